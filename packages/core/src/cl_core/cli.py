@@ -1,0 +1,184 @@
+"""One command line for every package, made from a table of frozen dataclasses.
+
+A table maps a verb to its configuration class and to the function that takes it::
+
+    COMMANDS = {"pretrain": (PretrainConfig, "cl_graphs.pipeline:pretrain")}
+
+The class's fields are the options, its docstring the help; the function is imported only after
+the options have been understood, so that ``--help`` never pays for torch. A value may be another
+table, which gives nested verbs. Values come, strongest first, from a flag, from the file named by
+``--config``, from the recipe named by ``--recipe``, from the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.metadata
+import importlib.resources
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import yaml
+
+from cl_core.errors import InputError
+
+__all__ = ["Command", "CommandTable", "run_program"]
+
+Command = tuple[type, str]
+CommandTable = Mapping[str, "Command | CommandTable"]
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """A parser whose complaint is one line that names the option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = " ".join(message.split())
+        line = re.sub(r'Parser key "([\w.]+)":', r"--\1:", line)
+        line = re.sub(r"(arguments are required: )(?:[\w-]+\.)?(\w+)$", r"\1--\2", line)
+        line = line.replace("typing.", "").replace("Expected a ", "expected ")
+        raise InputError(f"{line} (see {self.prog.replace(' [options]', '')} --help)")
+
+
+class _RecipeScan(argparse.ArgumentParser):
+    """Looks for the recipe alone; every other complaint is the real parser's to make."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentError(None, message)
+
+
+def run_program(
+    name: str,
+    commands: CommandTable,
+    argv: Sequence[str] | None = None,
+    *,
+    recipes: str | None = None,
+) -> int:
+    """Parse ``argv``, check it, and only then import and run the code that does the work.
+
+    What the function returns is printed, if it is not ``None``.
+
+    Args:
+        name: The program, which is also the distribution whose version ``--version`` tells.
+        commands: Verb to configuration class and ``"module:function"``, or to another such table.
+        argv: The arguments, by default those of the process.
+        recipes: Package whose ``*.yaml`` files are the recipes; a configuration class takes
+            them by having a field ``recipe``.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 something the user can mend, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        run, config = _parse(name, commands, arguments, recipes)
+        result = run(config)
+        if result is not None:
+            print(result, flush=True)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("CL_TRACEBACK"):
+            raise
+        line = " ".join(str(error).split())
+        if isinstance(error, InputError):
+            print(f"{name}: {line}", file=sys.stderr)
+            return 2
+        kind = type(error).__name__
+        print(f"{name}: failed, {kind}: {line} (CL_TRACEBACK=1 tells where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(name: str, commands: CommandTable, argv: list[str], recipes: str | None) -> Any:
+    """The function to run and its configuration."""
+    version = f"{name} {importlib.metadata.version(name)}"
+    parser = _Parser(prog=name, version=version)
+    _add_commands(parser, commands, argv, recipes)
+    values = parser.instantiate(parser.parse_args(argv))
+    entry: Any = commands
+    while isinstance(entry, Mapping):
+        verb = values["command"]
+        entry, values = entry[verb], values[verb]
+    config_class, target = entry
+    options = {key: value for key, value in vars(values).items() if key != "config"}
+    try:
+        config = config_class(**options)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    module, _, function = target.partition(":")
+    return getattr(import_module(module), function), config
+
+
+def _add_commands(
+    parser: _Parser, commands: CommandTable, argv: list[str], recipes: str | None
+) -> None:
+    verbs = parser.add_subcommands(dest="command")
+    for verb, entry in commands.items():
+        if isinstance(entry, Mapping):
+            summary = ", ".join(entry)
+            nested = _Parser(description=f"One of {summary}.")
+            _add_commands(nested, entry, argv, recipes)
+            verbs.add_subcommand(verb, nested, help=summary)
+            continue
+        config_class, _ = entry
+        documentation = (config_class.__doc__ or "").partition("Args:")[0].strip()
+        single = _Parser(description=documentation)
+        if verb in argv:  # the options of the other verbs are not worth their time
+            single.add_argument("--config", action="config")
+            single.add_class_arguments(config_class, None, as_group=False)
+            if recipes is not None and "recipe" in config_class.__dataclass_fields__:
+                single.set_defaults(_recipe(argv, recipes))
+        verbs.add_subcommand(verb, single, help=documentation.partition("\n")[0])
+
+
+def _recipe(argv: list[str], package: str) -> dict[str, Any]:
+    """The defaults that the recipe named on the command line or in its file asks for."""
+    scan = _RecipeScan(add_help=False, allow_abbrev=False)
+    scan.add_argument("--recipe")
+    scan.add_argument("--config", type=Path)
+    try:
+        found, _ = scan.parse_known_args(argv)
+    except argparse.ArgumentError:
+        return {}
+    name = found.recipe
+    if name is None and found.config is not None and found.config.is_file():
+        try:
+            content = yaml.safe_load(found.config.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return {}
+        name = content.get("recipe") if isinstance(content, dict) else None
+    if name is None:
+        return {}
+    files = {
+        Path(item.name).stem: item
+        for item in importlib.resources.files(package).iterdir()
+        if item.name.endswith(".yaml")
+    }
+    if name not in files:
+        near = difflib.get_close_matches(str(name).lower(), files, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(
+            f"--recipe: there is no recipe {name!r}; {hint}there are {', '.join(sorted(files))}"
+        )
+    return _flat(yaml.safe_load(files[name].read_text()))
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

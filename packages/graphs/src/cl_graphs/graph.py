@@ -1,0 +1,277 @@
+"""One graph in memory: features, undirected simple edges, labels and the owner's node names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from cl_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+__all__ = [
+    "AttributedGraph",
+    "clean_edges",
+    "csr_entries",
+    "dense_rows",
+    "make_graph",
+    "require_classes",
+]
+
+DENSE_LIMIT = 2**26
+"""Entries of the feature matrix (256 MiB as float32) up to which it is held dense."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttributedGraph:
+    """A simple undirected graph with a feature row per node.
+
+    Attributes:
+        name: The built-in name, or the file the graph came from.
+        x: Features, float32 ``(n, d)``; dense, or ``torch.sparse_csr`` when a dense matrix would
+            pass 256 MiB and less than a tenth of it is filled. ``x @ w`` works for both.
+        edge_index: int64 ``(2, e)``, both directions of every edge, no loops, no repeats, sorted
+            by row, then column.
+        y: Class per node, int64 ``(n,)``, -1 where a node is unlabelled; None without labels.
+        ids: What the owner calls each node: row numbers or strings, in row order.
+        classes: Name of each class; ``y == k`` means ``classes[k]``.
+        notes: What was cleaned or assumed on the way in, a line each, for the user to read.
+        splits: Node indices published with the graph, such as ``train``, ``val`` and ``test``.
+    """
+
+    name: str
+    x: Tensor
+    edge_index: Tensor
+    y: Tensor | None = None
+    ids: Sequence[int] | Sequence[str]
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    splits: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_nodes(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def num_features(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def num_edges(self) -> int:
+        """Undirected edges: each pair counts once."""
+        return self.edge_index.shape[1] // 2
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def summary(self) -> str:
+        """Return the graph's size in one line."""
+        labels = f"{self.num_classes} classes" if self.y is not None else "no labels"
+        return (
+            f"{self.name}: {self.num_nodes:,} nodes, {self.num_edges:,} edges, "
+            f"{self.num_features:,} features, {labels}"
+        )
+
+    def to_data(self) -> Data:
+        """Return the whole graph as PyG's ``Data`` with dense ``x`` and node numbers ``n_id``."""
+        from torch_geometric.data import Data
+
+        nodes = torch.arange(self.num_nodes)
+        x = self.x if self.x.layout == torch.strided else self.x.to_dense()
+        return Data(x=x, edge_index=self.edge_index, y=self.y, n_id=nodes)
+
+
+def clean_edges(
+    source: np.ndarray[Any, Any], target: np.ndarray[Any, Any], num_nodes: int
+) -> tuple[Tensor, list[str]]:
+    """Make any list of node pairs a simple undirected graph, and tell what that changed.
+
+    Args:
+        source: Integer node numbers ``(m,)`` in ``[0, num_nodes)``; pairs with ``target``.
+        target: The other end of each pair.
+        num_nodes: ``n``.
+
+    Returns:
+        ``edge_index`` int64 ``(2, e)`` with both directions, sorted by row, then column, and a
+        line for each thing that was done: loops dropped, repeats merged, directions added.
+    """
+    source, target = source.astype(np.int64), target.astype(np.int64)
+    notes = []
+    loops = int((source == target).sum())
+    if loops:
+        notes.append(f"{_count(loops, 'self loop')} dropped")
+        source, target = source[source != target], target[source != target]
+    directed = np.unique(source * num_nodes + target)
+    repeats = len(source) - len(directed)
+    if repeats:
+        notes.append(f"{_count(repeats, 'repeated edge')} merged")
+    row, column = directed // num_nodes, directed % num_nodes
+    both = np.union1d(directed, column * num_nodes + row)
+    one_way = len(both) - len(directed)
+    if one_way:
+        notes.append(f"{_count(one_way, 'edge')} given in one direction only: read as undirected")
+    edge_index = torch.from_numpy(np.stack([both // num_nodes, both % num_nodes]))
+    lonely = num_nodes - len(np.unique(edge_index[0].numpy()))
+    if lonely:
+        notes.append(f"{_count(lonely, 'isolated node')} kept")
+    return edge_index, notes
+
+
+def make_graph(
+    name: str,
+    x: Any,
+    source: np.ndarray[Any, Any],
+    target: np.ndarray[Any, Any],
+    *,
+    y: np.ndarray[Any, Any] | None = None,
+    ids: Sequence[int] | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+    splits: Mapping[str, Tensor] | None = None,
+    normalize_features: bool = False,
+) -> AttributedGraph:
+    """Check and clean arrays, whatever file they came from, into an `AttributedGraph`.
+
+    Args:
+        name: What messages call the graph.
+        x: Features ``(n, d)``: a numpy array or a scipy sparse matrix of numbers.
+        source: Node numbers in ``[0, n)``, one end of each edge; repeats and loops are allowed.
+        target: The other end.
+        y: Class per node in ``[0, len(classes))``, -1 for none; or None.
+        ids: The owner's names of the nodes; default the row numbers.
+        classes: Names of the classes; default the numbers up to the largest in ``y``.
+        notes: Lines that go before the notes made here.
+        splits: Node indices published with the graph.
+        normalize_features: Divide each row by the sum of its absolute values.
+
+    Raises:
+        InputError: If there are no nodes, no features or no edges, or a feature is not finite.
+    """
+    num_nodes, num_features = x.shape
+    if num_nodes == 0:
+        raise InputError(f"{name}: the graph has no nodes; give at least two nodes and an edge")
+    if num_features == 0:
+        raise InputError(f"{name}: the nodes have no features; give at least one column")
+    edge_index, cleaned = clean_edges(source, target, num_nodes)
+    if edge_index.shape[1] == 0:
+        raise InputError(f"{name}: the graph has no edges between different nodes; check the edges")
+    if y is not None and classes is None:
+        classes = [str(k) for k in range(int(y.max(initial=-1)) + 1)]
+    return AttributedGraph(
+        name=name,
+        x=_features(name, x, normalize=normalize_features),
+        edge_index=edge_index,
+        y=None if y is None else torch.from_numpy(y.astype(np.int64)),
+        ids=range(num_nodes) if ids is None else ids,
+        classes=tuple(classes or ()),
+        notes=(*notes, *cleaned),
+        splits=splits or {},
+    )
+
+
+def require_classes(graph: AttributedGraph, *, minimum: int = 2) -> Int64[Tensor, " n"]:
+    """Return the labels of a graph that is about to be evaluated.
+
+    Args:
+        graph: Any graph.
+        minimum: Classes that must occur among the labelled nodes.
+
+    Returns:
+        ``graph.y``, with -1 where a node is unlabelled.
+
+    Raises:
+        InputError: If the graph has no labels or fewer than ``minimum`` different ones.
+    """
+    if graph.y is None:
+        raise InputError(f"{graph.name}: no labels, and evaluation needs them; give --labels FILE")
+    present = torch.unique(graph.y[graph.y >= 0])
+    if len(present) < minimum:
+        names = ", ".join(repr(graph.classes[k]) for k in present.tolist()) or "none"
+        raise InputError(
+            f"{graph.name}: evaluation needs at least {minimum} classes, "
+            f"the labels hold {len(present)} ({names})"
+        )
+    return graph.y
+
+
+def dense_rows(x: Float[Tensor, "n d"], nodes: Int64[Tensor, " k"]) -> Float[Tensor, "k d"]:
+    """Take rows of a dense or sparse feature matrix, always as a dense matrix.
+
+    Args:
+        x: Strided or ``torch.sparse_csr``.
+        nodes: Row numbers, any order.
+
+    Returns:
+        ``x[nodes]``; only those rows are ever dense.
+    """
+    if x.layout == torch.strided:
+        return x[nodes]
+    entries, owner = csr_entries(x.crow_indices(), nodes)
+    rows = torch.zeros(len(nodes), x.shape[1], dtype=x.dtype)
+    rows[owner, x.col_indices()[entries]] = x.values()[entries]
+    return rows
+
+
+def csr_entries(
+    pointers: Int64[Tensor, " n_plus_1"], rows: Int64[Tensor, " k"]
+) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
+    """Find what some rows of a compressed sparse row matrix hold.
+
+    Args:
+        pointers: Where each row's entries start, with the total at the end, ``(n + 1,)``.
+        rows: Row numbers, any order.
+
+    Returns:
+        The positions of the entries, row after row, and for each the index into ``rows``.
+    """
+    starts = pointers[rows]
+    lengths = pointers[rows + 1] - starts
+    owner = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+    first = lengths.cumsum(0) - lengths  # where each row's entries begin in the answer
+    return torch.arange(len(owner)) - first[owner] + starts[owner], owner
+
+
+def _features(name: str, x: Any, *, normalize: bool) -> Tensor:
+    """Check features for numbers and bring them to float32, dense or sparse."""
+    import scipy.sparse as sp
+
+    sparse = sp.issparse(x)
+    values = x.tocsr().astype(np.float32) if sparse else np.asarray(x, dtype=np.float32)
+    bad = ~np.isfinite(values.data if sparse else values)
+    if bad.any():
+        raise InputError(
+            f"{name}: {int(bad.sum())} feature values are NaN or infinite; replace them first"
+        )
+    if normalize:
+        size = np.asarray(abs(values).sum(axis=1)).reshape(-1, 1)
+        scale = 1 / np.where(size > 0, size, 1).astype(np.float32)
+        values = values.multiply(scale).tocsr() if sparse else values * scale
+    filled = values.nnz if sparse else np.count_nonzero(values)
+    entries = values.shape[0] * values.shape[1]
+    if entries <= DENSE_LIMIT or filled * 10 > entries:
+        return torch.from_numpy(values.toarray() if sparse else np.ascontiguousarray(values))
+    matrix = sp.csr_matrix(values)
+    matrix.sum_duplicates()
+    with warnings.catch_warnings():
+        # torch calls CSR beta once a process; what is used of it here is tested.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int64)),
+            torch.from_numpy(matrix.indices.astype(np.int64)),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+            check_invariants=True,
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
