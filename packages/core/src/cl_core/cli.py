@@ -31,8 +31,19 @@ from cl_core.errors import InputError
 
 __all__ = ["Command", "CommandTable", "run_program"]
 
-Command = tuple[type, str]
+Command = tuple[Any, str]
 CommandTable = Mapping[str, "Command | CommandTable"]
+
+
+# What the parser says -> what a user reads.
+_PLAIN = (
+    (r'Parser key "([\w.]+)":', r"--\1:"),
+    (r"(arguments are required: )(?:\w+\.)*(\w+)$", r"\1--\2"),
+    (r'Expected "[\w.]*command" to be one of {(.*)}, but it was.*', r"name a command: \1"),
+    (r"argument command: invalid choice: ('.*') \(choose from (.*)\)", r"no command \1 in \2"),
+    (r"Expected a (?:typing\.)?", "expected "),
+    (r"<class '(\w+)'>", r"\1"),
+)
 
 
 class _Parser(jsonargparse.ArgumentParser):
@@ -43,9 +54,8 @@ class _Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(message.split())
-        line = re.sub(r'Parser key "([\w.]+)":', r"--\1:", line)
-        line = re.sub(r"(arguments are required: )(?:[\w-]+\.)?(\w+)$", r"\1--\2", line)
-        line = line.replace("typing.", "").replace("Expected a ", "expected ")
+        for pattern, plain in _PLAIN:
+            line = re.sub(pattern, plain, line)
         raise InputError(f"{line} (see {self.prog.replace(' [options]', '')} --help)")
 
 
@@ -101,8 +111,7 @@ def run_program(
 
 def _parse(name: str, commands: CommandTable, argv: list[str], recipes: str | None) -> Any:
     """The function to run and its configuration."""
-    version = f"{name} {importlib.metadata.version(name)}"
-    parser = _Parser(prog=name, version=version)
+    parser = _Parser(prog=name, version=importlib.metadata.version(name))
     _add_commands(parser, commands, argv, recipes)
     values = parser.instantiate(parser.parse_args(argv))
     entry: Any = commands
@@ -127,8 +136,8 @@ def _add_commands(
         if isinstance(entry, Mapping):
             summary = ", ".join(entry)
             nested = _Parser(description=f"One of {summary}.")
-            _add_commands(nested, entry, argv, recipes)
             verbs.add_subcommand(verb, nested, help=summary)
+            _add_commands(nested, entry, argv, recipes)
             continue
         config_class, _ = entry
         documentation = (config_class.__doc__ or "").partition("Args:")[0].strip()
