@@ -23,6 +23,7 @@ def load_graph(
     normalize_features: bool = False,
     download: bool = False,
 ) -> AttributedGraph:
+    """Load one attributed graph by its built-in name."""
     by_lower = {name.lower(): name for name in GRAPH_NAMES}
     if data.lower() in by_lower:
         return load_named(

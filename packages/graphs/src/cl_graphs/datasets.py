@@ -177,7 +177,7 @@ class _ArraysOnly(pickle.Unpickler):
         allowed = {
             "numpy.ndarray": np.ndarray,
             "numpy.dtype": np.dtype,
-            "numpy.core.multiarray._reconstruct": np._core.multiarray._reconstruct,
+            "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],
             "scipy.sparse.csr.csr_matrix": scipy.sparse.csr_matrix,
             "collections.defaultdict": defaultdict,
             "__builtin__.list": list,

@@ -245,7 +245,7 @@ def _features(name: str, x: Any, *, normalize: bool) -> Tensor:
     import scipy.sparse as sp
 
     sparse = sp.issparse(x)
-    values = x.tocsr().astype(np.float32) if sparse else np.asarray(x, dtype=np.float32)
+    values: Any = x.tocsr().astype(np.float32) if sparse else np.asarray(x, dtype=np.float32)
     bad = ~np.isfinite(values.data if sparse else values)
     if bad.any():
         raise InputError(

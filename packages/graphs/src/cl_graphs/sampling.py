@@ -1,8 +1,8 @@
 """Mini-batches of a large graph: random induced subgraphs, delivered by PyG's DataLoader.
 
-The published method (Feng et al. 2022, Sec. 4) trains on one random node subset a step. Here draw
-number ``t`` is a pure function of ``(seed, t)``, so a resumed run meets the subsets an uninterrupted
-one would have met, whatever the number of workers.
+ARIEL (Feng et al. 2022) trains on one random node subset a step. Here draw number ``t`` is a pure
+function of ``(seed, t)``, so a resumed run meets the subsets an uninterrupted one would have met,
+whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from cl_core.errors import InputError
 from cl_graphs.graph import AttributedGraph, csr_entries, dense_rows
 
 if TYPE_CHECKING:
