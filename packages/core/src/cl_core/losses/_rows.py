@@ -1,0 +1,32 @@
+"""Embeddings as the equations want them: checked, of unit length, in float32 or wider."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from cl_core.losses._tiles import BOUND
+
+__all__ = ["check_temperature", "is_bounded", "scaled_rows"]
+
+
+def check_temperature(temperature: float, name: str = "temperature") -> None:
+    """Refuse a temperature by which similarities cannot be divided."""
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"{name} must be positive and finite, got {temperature}")
+
+
+def is_bounded(temperature: float) -> bool:
+    r"""Return whether the similarities $|z_i^\top z_k| / \tau \le 1 / \tau$ need no shift."""
+    return temperature * BOUND >= 1
+
+
+def scaled_rows(x: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, "n d"]:
+    r"""Return $z_i / \sqrt\tau$ with unit-length $z_i$; inner products then are similarities."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    unit: Tensor = F.normalize(wide, dim=1, eps=1e-12)
+    return unit * math.sqrt(1 / temperature)
