@@ -39,7 +39,7 @@ CommandTable = Mapping[str, "Command | CommandTable"]
 _PLAIN = (
     (r'Parser key "([\w.]+)":', r"--\1:"),
     (r"(arguments are required: )(?:\w+\.)*(\w+)$", r"\1--\2"),
-    (r'Expected "[\w.]*command" to be one of {(.*)}, but it was.*', r"name a command: \1"),
+    (r'[Ee]xpected "[\w.]*command" to be one of {(.*)}, but it was.*', r"name a command: \1"),
     (r"argument command: invalid choice: ('.*') \(choose from (.*)\)", r"no command \1 in \2"),
     (r"Expected a (?:typing\.)?", "expected "),
     (r"<class '(\w+)'>", r"\1"),
