@@ -1,0 +1,1 @@
+"""The parts of a run directory; :mod:`cl_core.runs` is what others use."""
