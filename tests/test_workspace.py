@@ -9,11 +9,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from cl_core import __version__
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
-PROJECTS = {folder.name: tomllib.loads((folder / "pyproject.toml").read_text()) for folder in FOLDERS}
+PROJECTS = {
+    folder.name: tomllib.loads((folder / "pyproject.toml").read_text()) for folder in FOLDERS
+}
 PROGRAMS = sorted(
     program for project in PROJECTS.values() for program in project["project"].get("scripts", {})
 )
@@ -88,7 +91,9 @@ def test_help_costs_less_than_half_a_second(program):
         "print(used.ru_utime + used.ru_stime)\n"
     )
     costs = [
-        float(subprocess.run([sys.executable, "-c", measure], capture_output=True, check=True).stdout)
+        float(
+            subprocess.run([sys.executable, "-c", measure], capture_output=True, check=True).stdout
+        )
         for _ in range(3)
     ]
     assert min(costs) < 0.5, costs  # the best of three: the machine may be busy

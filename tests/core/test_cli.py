@@ -18,9 +18,11 @@ class Inner:
 
     Args:
         devices: How many devices.
+        strict: Whether to be strict.
     """
 
     devices: int = 1
+    strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,14 @@ class Config:
         rate: A positive rate.
         recipe: Named settings.
         inner: Inner options.
+        again: Whether to count twice.
     """
 
     data: str
     rate: float = 0.5
     recipe: str | None = None
     inner: Inner = field(default_factory=Inner)
+    again: bool = False
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -48,6 +52,10 @@ class Config:
 
 def show(config: Config) -> str:
     return f"{config.data} {config.rate} {config.inner.devices}"
+
+
+def switches(config: Config) -> str:
+    return f"{config.again} {config.inner.strict}"
 
 
 def refuse(config: Config) -> None:
@@ -65,6 +73,7 @@ def interrupt(config: Config) -> None:
 HERE = __name__
 COMMANDS = {
     "show": (Config, f"{HERE}:show"),
+    "switches": (Config, f"{HERE}:switches"),
     "refuse": (Config, f"{HERE}:refuse"),
     "crash": (Config, f"{HERE}:crash"),
     "interrupt": (Config, f"{HERE}:interrupt"),
@@ -124,7 +133,27 @@ def test_print_config_shows_what_a_recipe_resolves_to(capsys, recipes):
         run("show", "--data", "x", "--recipe", "slow", "--print_config", recipes=recipes)
     assert stop.value.code == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown == {"data": "x", "rate": 0.125, "recipe": "slow", "inner": {"devices": 3}}
+    assert shown == {
+        "data": "x",
+        "rate": 0.125,
+        "recipe": "slow",
+        "inner": {"devices": 3, "strict": False},
+        "again": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "False False"),
+        (["--again"], "True False"),
+        (["--inner.strict", "--again"], "True True"),
+        (["--again", "false", "--inner.strict=true"], "False True"),
+    ],
+)
+def test_a_switch_alone_means_yes(argv, expected, capsys):
+    assert run("switches", *argv, "--data", "x") == 0
+    assert capsys.readouterr().out == f"{expected}\n"
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,17 @@ table, which gives nested verbs. Values come, strongest first, from a flag, from
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import importlib.metadata
 import importlib.resources
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast, get_type_hints
 
 import jsonargparse
 import yaml
@@ -112,6 +113,7 @@ def run_program(
 def _parse(name: str, commands: CommandTable, argv: list[str], recipes: str | None) -> Any:
     """The function to run and its configuration."""
     parser = _Parser(prog=name, version=importlib.metadata.version(name))
+    argv = _spell_out_switches(argv, commands)
     _add_commands(parser, commands, argv, recipes)
     values = parser.instantiate(parser.parse_args(argv))
     entry: Any = commands
@@ -141,13 +143,38 @@ def _add_commands(
             continue
         config_class, _ = entry
         documentation = (config_class.__doc__ or "").partition("Args:")[0].strip()
-        single = _Parser(description=documentation)
+        single = _Parser(description=documentation, usage="%(prog)s [--option VALUE ...]")
         if verb in argv:  # the options of the other verbs are not worth their time
             single.add_argument("--config", action="config")
             single.add_class_arguments(config_class, None, as_group=False)
             if recipes is not None and "recipe" in config_class.__dataclass_fields__:
                 single.set_defaults(_recipe(argv, recipes))
         verbs.add_subcommand(verb, single, help=documentation.partition("\n")[0])
+
+
+def _spell_out_switches(argv: list[str], commands: CommandTable) -> list[str]:
+    """Let ``--resume`` alone mean ``--resume true``, as everywhere else."""
+    entry: Any = commands
+    for word in argv:
+        if isinstance(entry, Mapping):
+            entry = entry.get(word, entry)
+    if isinstance(entry, Mapping):
+        return argv
+    switches = {f"--{name}" for name in _switches(entry[0])}
+    spelled = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        alone = word in switches and following.lower() not in ("true", "false", "yes", "no")
+        spelled.append(f"{word}=true" if alone else word)
+    return spelled
+
+
+def _switches(config_class: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of the yes-or-no options."""
+    for name, kind in get_type_hints(config_class).items():
+        if kind is bool:
+            yield prefix + name
+        elif dataclasses.is_dataclass(kind):
+            yield from _switches(cast(type, kind), f"{prefix}{name}.")
 
 
 def _recipe(argv: list[str], package: str) -> dict[str, Any]:

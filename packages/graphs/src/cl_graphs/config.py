@@ -1,0 +1,235 @@
+"""The options of every command: one frozen dataclass each (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cl_core.config import TrainerConfig
+from cl_graphs.hyper import ArielHyper, GraphArielHyper
+
+__all__ = [
+    "DemoConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "PretrainConfig",
+    "RobustnessConfig",
+    "SavedRunOptions",
+    "TrainingOptions",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Where the data comes from, where the run goes and how long it takes.
+
+    Args:
+        data: A built-in name (`digits`, Cora, CiteSeer, PubMed, Computers, Photo, CS, Physics,
+            MUTAG, ...), an edge list (.csv, .tsv, .txt, .parquet), a .graphml or .npz file, or a
+            folder in TU layout.
+        out: Run directory to write.
+        recipe: Published settings by name: cora, citeseer, computers, photo, cs, physics, ...
+        method: `ariel`, or `grace`: the same without adversary and information term (GraphCL for a
+            collection).
+        root: Folder that holds the built-in data sets; read offline if they are there.
+        features: Node features for an edge list: .npy, .npz, .csv or .parquet, or `degree`.
+        labels: Node labels for an edge list: .csv, .npy or .txt. Training never reads them.
+        normalize_features: Divide each feature row by its sum; the published results use raw rows.
+        download: Let PyG download a built-in data set that is not under `root`.
+        epochs: Optimiser steps on one subgraph each, or passes over a collection; by default 1,000
+            and 20.
+        seed: Seed of initialisation, subgraphs, augmentation and attack.
+        resume: Continue a run that was stopped; it ends as if it never had been.
+        overwrite: Replace the run in `out`.
+        subgraph_size: Nodes of the random subgraph of a step.
+        sampler: `random` node subsets as published; `cluster` and `neighbor` are PyG's.
+        batch_size: Graphs of a step, for a collection.
+        workers: Processes that prepare batches.
+    """
+
+    data: str
+    out: Path
+    recipe: str | None = None
+    method: Literal["ariel", "grace"] = "ariel"
+    root: Path | None = None
+    features: str | None = None
+    labels: Path | None = None
+    normalize_features: bool = False
+    download: bool = False
+    epochs: int | None = None
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    subgraph_size: int = 500
+    sampler: Literal["random", "cluster", "neighbor"] = "random"
+    batch_size: int = 128
+    workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(ArielHyper, TrainingOptions):
+    """Train a graph encoder without labels, by ARIEL or by its baseline.
+
+    The options of the method speak of one graph with many nodes; for a collection of small graphs
+    (MUTAG, PROTEINS, any folder in TU layout) those of `collection` take their place.
+
+    Args:
+        collection: The method's options for a collection of small graphs.
+        trainer: Devices, precision, checkpoints.
+    """
+
+    collection: GraphArielHyper = field(default_factory=GraphArielHyper)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.subgraph_size < 2:
+            raise ValueError(f"subgraph_size must be at least 2, got {self.subgraph_size}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
+        _require_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRunOptions:
+    """A finished run, and the data to use it on.
+
+    Args:
+        run: Run directory that `pretrain` wrote.
+        data: Another graph or collection than the run was trained on, with the same features.
+        root: Folder that holds the built-in data sets; by default the run's.
+        features: Node features for an edge list; by default the run's.
+        labels: Node labels for an edge list; by default the run's.
+        overwrite: Replace the results in `out`.
+    """
+
+    run: Path
+    data: str | None = None
+    root: Path | None = None
+    features: str | None = None
+    labels: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SavedRunOptions):
+    """Measure frozen embeddings by logistic regression from few labels, beside raw features.
+
+    Nodes: the mean over random splits, accuracy on the nodes that are not in the training share.
+    Collections: stratified ten-fold cross-validation, repeated.
+
+    Args:
+        out: Where to write; by default `evaluate` inside the run directory.
+        baseline: Another run to measure beside this one, such as one with `--method grace`.
+        splits: Random splits.
+        train_fraction: Share of labelled nodes the probe learns from.
+        raw: Measure the raw features too.
+        seed: Seed of the splits.
+    """
+
+    out: Path | None = None
+    baseline: Path | None = None
+    splits: int = 20
+    train_fraction: float = 0.1
+    raw: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_protocol(self.splits, self.train_fraction)
+        _require_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(SavedRunOptions):
+    """Write one vector per node, or per graph of a collection, with its id.
+
+    Args:
+        out: Where to write; by default `embed` inside the run directory.
+        format: `parquet` (columns id, e0, e1, ...) or `npy` (embeddings.npy beside ids.txt).
+    """
+
+    out: Path | None = None
+    format: Literal["parquet", "npy"] = "parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessConfig(SavedRunOptions):
+    """Measure accuracy while the graph is perturbed and attacked, more and more.
+
+    The probe learns on the clean graph; the encoder then meets graphs with random edges added,
+    with edges removed inside and added between classes (DICE), and with structure, features or
+    both changed by projected gradient ascent on the contrastive loss.
+
+    Args:
+        out: Where to write; by default `robustness` inside the run directory.
+        baseline: Another run to measure beside this one, such as one with `--method grace`.
+        poisoned: A .npz file with a clean and attacked versions of the graph, evaluated in place of
+            the run's graph.
+        budgets: Edges changed, as shares of the edges there are, growing.
+        radii: Largest changes of one feature value, growing.
+        attack_steps: Steps of the gradient attacks.
+        splits: Random splits.
+        train_fraction: Share of labelled nodes the probe learns from.
+        seed: Seed of splits and perturbations.
+    """
+
+    out: Path | None = None
+    baseline: Path | None = None
+    poisoned: Path | None = None
+    budgets: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+    radii: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08)
+    attack_steps: int = 5
+    splits: int = 10
+    train_fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_protocol(self.splits, self.train_fraction)
+        _require_seed(self.seed)
+        for name, values in (("budgets", self.budgets), ("radii", self.radii)):
+            if not values or min(values) <= 0:
+                raise ValueError(f"{name} must be positive numbers, got {values}")
+        if self.attack_steps < 1:
+            raise ValueError(f"attack_steps must be at least 1, got {self.attack_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Learn the digits' neighbour graph without labels: ARIEL, GRACE and raw features compared.
+
+    1,797 images of handwritten digits that come with scikit-learn, as the nodes of their k-nearest-
+    neighbour graph. Needs no network and no file, and takes about a minute.
+
+    Args:
+        out: Where to write the two runs and the report.
+        epochs: Optimiser steps of each method.
+        seed: Seed of everything.
+        overwrite: Replace an earlier demo in `out`.
+        trainer: Devices, precision, checkpoints.
+    """
+
+    out: Path = Path("runs/graphs-demo")
+    epochs: int = 200
+    seed: int = 0
+    overwrite: bool = True
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        _require_seed(self.seed)
+
+
+def _require_seed(seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+
+
+def _require_protocol(splits: int, train_fraction: float) -> None:
+    if splits < 1:
+        raise ValueError(f"splits must be at least 1, got {splits}")
+    if not 0 < train_fraction < 1:
+        raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")

@@ -1,0 +1,3 @@
+"""Published settings: the official configuration per data set, as ``--recipe NAME``."""
+
+__all__: list[str] = []
