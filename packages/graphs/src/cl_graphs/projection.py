@@ -1,0 +1,152 @@
+r"""Euclidean projection onto the attack's budget, for a matrix too large to hold.
+
+$P_B(S)$ is the nearest point of $\{0 \le S \le 1,\ \sum S \le B\}$: $\mathrm{clip}(S, 0, 1)$ if
+that fits, else $\mathrm{clip}(S - \mu, 0, 1)$ with
+$f(\mu) = \sum \mathrm{clip}(S - \mu, 0, 1) = B$; bisection finds $\mu$ (Xu et al. 2019, Prop. 1).
+
+Only entries above $\mu > 0$ survive. `BudgetProjection` therefore takes the entries in pieces and
+keeps a running bound: the entries seen so far give a sum no larger than $f$, so where theirs
+exceeds $B$ so does $f$, and $\mu$ lies above. Entries below the bound are forgotten. The result is
+that of the whole matrix, exactly, in one pass; what is kept is about the support of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+__all__ = ["BudgetProjection", "project_budget"]
+
+PRUNE_FROM = 2**17
+"""Entries that must have gathered before pruning is worth a bisection."""
+
+
+def project_budget(
+    s: Float[Tensor, "*shape"], budget: float, width: float = 1e-3
+) -> Float[Tensor, "*shape"]:
+    r"""Project ``s`` onto entries in [0, 1] whose sum is at most ``budget``.
+
+    Bisection starts from ``[min(s) - 1, max(s)]``, stops when the bracket is narrower than
+    ``width`` and uses the last midpoint, as the official code does; the sum may therefore miss the
+    budget by about ``width`` for each entry between 0 and 1.
+
+    Args:
+        s: Any numbers.
+        budget: $B \ge 0$.
+        width: Bracket width at which the bisection stops.
+    """
+    if s.clamp(0, 1).sum() <= budget:
+        return s.clamp(0, 1)
+    low, high = (bound.item() for bound in s.aminmax())
+    return (s - _bisect(s[s > 0], budget, low - 1, high, width)[0]).clamp_(0, 1)
+
+
+class BudgetProjection:
+    r"""The same projection of a matrix that arrives in pieces.
+
+    Zeros that are never handed over count as entries of the matrix: the attack's matrix always
+    has some (diagonal and lower triangle), and the bracket of the bisection starts at them.
+
+    Args:
+        budget: $B \ge 0$.
+        width: Bracket width at which the bisection stops.
+    """
+
+    def __init__(self, budget: float, width: float = 1e-3) -> None:
+        self.budget = budget
+        self.width = width
+        self._bound = 0.0  # the projection is zero for every entry <= this
+        self._low = self._high = 0.0
+        self._values: list[Tensor] = []
+        self._keys: list[Tensor] = []
+        self._held = 0
+        self._prune_at = PRUNE_FROM
+
+    def add(
+        self,
+        values: Float[Tensor, " k"],
+        key_of: Callable[[Int64[Tensor, " m"]], Int64[Tensor, " m"]],
+    ) -> None:
+        """Take the next entries.
+
+        Args:
+            values: Entries of the matrix; not kept.
+            key_of: Maps positions in ``values`` to what identifies these entries in the result.
+        """
+        if values.numel() == 0:
+            return
+        low, high = (bound.item() for bound in values.aminmax())
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        if high <= self._bound:
+            return
+        kept = (values > self._bound).nonzero().squeeze(1)
+        self._values.append(values[kept])
+        self._keys.append(key_of(kept))
+        self._held += len(kept)
+        if self._held > self._prune_at:
+            self._prune()
+
+    def finish(self) -> tuple[Int64[Tensor, " s"], Float[Tensor, " s"]]:
+        """Return keys, ascending, and values of the projection's non-zero entries."""
+        keys, values = self._gathered()
+        if self._bound == 0 and values.clamp(max=1).sum() <= self.budget:
+            values = values.clamp(max=1)
+        else:
+            values = (values - self._bisect(values)[0]).clamp_(0, 1)
+        support = values > 0
+        keys, order = keys[support].sort()
+        return keys, values[support][order]
+
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        if not self._values:
+            return torch.empty(0, dtype=torch.int64), torch.empty(0)
+        return torch.cat(self._keys), torch.cat(self._values)
+
+    def _bisect(self, values: Tensor) -> tuple[float, float]:
+        return _bisect(
+            values, self.budget, self._low - 1, self._high, self.width, known=self._bound
+        )
+
+    def _prune(self) -> None:
+        keys, values = self._gathered()
+        if values.clamp(max=1).sum() > self.budget:
+            self._bound = max(self._bound, self._bisect(values)[1])
+        kept = values > self._bound
+        self._keys, self._values = [keys[kept]], [values[kept]]
+        self._held = int(kept.sum())
+        self._prune_at = max(PRUNE_FROM, 2 * self._held)
+
+
+def _bisect(
+    values: Tensor, budget: float, left: float, right: float, width: float, *, known: float = 0.0
+) -> tuple[float, float]:
+    r"""Solve f(mu) = budget; f is known to exceed the budget at ``known`` and below.
+
+    Args:
+        values: All entries above ``known``; the others add nothing to f beyond it.
+        budget: $B$.
+        left: Where the bracket starts.
+        right: Where it ends.
+        width: Bracket width at which to stop.
+        known: At least 0.
+
+    Returns:
+        The last midpoint, at least ``known``, and a proven lower bound of the root: f exceeds the
+        budget there.
+    """
+    middle = left
+    while right - left >= width:
+        middle = (left + right) / 2
+        excess = 1.0 if middle <= known else (values - middle).clamp_(0, 1).sum().item() - budget
+        if excess == 0:
+            break
+        if excess < 0:
+            right = middle
+        else:
+            left = middle
+            if middle > known:
+                values = values[values > middle]
+    return max(middle, known), max(left, known)
