@@ -1,0 +1,36 @@
+"""What is measured on frozen embeddings; names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "C_GRID": "probe",
+    "LogisticModel": "probe",
+    "ProbeResult": "probe",
+    "fit_logistic": "probe",
+    "logistic_probe": "probe",
+    "knn_accuracy": "knn",
+    "knn_predict": "knn",
+    "knn_votes": "knn",
+    "cluster_scores": "clustering",
+    "kmeans_scores": "clustering",
+    "purity": "clustering",
+    "effective_rank": "spectrum",
+    "feature_std": "spectrum",
+    "singular_values": "spectrum",
+    "project_2d": "projection",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,100 @@
+"""How well clusters agree with classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cl_core.evaluation.labels import Array, as_array, is_labelled
+
+__all__ = ["cluster_scores", "kmeans_scores", "purity"]
+
+
+def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
+    """Agreement of a clustering with classes; permuting either's names changes nothing.
+
+    Args:
+        y_true: Classes ``(n,)``; rows labelled -1 or NaN are left out.
+        y_pred: Clusters ``(n,)``. A cluster named -1 (noise) counts as a cluster.
+
+    Returns:
+        ``nmi`` and ``ami``, mutual information over the arithmetic mean of the entropies, the
+        second adjusted for chance (Vinh et al. 2010); ``ari``, the adjusted Rand index (Hubert &
+        Arabie 1985); ``purity``. All are 1 for equal partitions; ``ari`` and ``ami`` are about 0
+        for unrelated ones and may fall below.
+
+    Raises:
+        ValueError: If the lengths differ or nothing is labelled.
+    """
+    from sklearn import metrics
+
+    truth, clusters = _pair(y_true, y_pred)
+    return {
+        "nmi": float(metrics.normalized_mutual_info_score(truth, clusters)),
+        "ari": float(metrics.adjusted_rand_score(truth, clusters)),
+        "ami": float(metrics.adjusted_mutual_info_score(truth, clusters)),
+        "purity": purity(truth, clusters),
+    }
+
+
+def purity(y_true: Array, y_pred: Array) -> float:
+    """Share of rows in the majority class of their cluster; 1 if every row is its own cluster."""
+    truth, clusters = _pair(y_true, y_pred)
+    _, row = np.unique(clusters, return_inverse=True)
+    _, column = np.unique(truth, return_inverse=True)
+    table = np.zeros((row.max() + 1, column.max() + 1), dtype=np.int64)
+    np.add.at(table, (row, column), 1)
+    return float(table.max(axis=1).sum() / len(truth))
+
+
+def kmeans_scores(
+    x: Array,
+    y: Array,
+    num_clusters: int | None = None,
+    seed: int = 0,
+    *,
+    normalize: bool = True,
+    restarts: int = 10,
+) -> dict[str, float]:
+    """Cluster embeddings by k-means and score the clusters against classes.
+
+    Args:
+        x: Embeddings ``(n, d)``. All rows are clustered, unlabelled ones too.
+        y: Classes ``(n,)``; rows labelled -1 or NaN are not scored.
+        num_clusters: $k$; the number of classes by default.
+        seed: Seed of the k-means++ starts.
+        normalize: Scale rows to unit length first.
+        restarts: Starts, of which the one with the least inertia is scored.
+
+    Returns:
+        As :func:`cluster_scores`.
+
+    Raises:
+        ValueError: If the lengths differ, nothing is labelled, or ``num_clusters`` is not between
+            1 and ``n``.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.preprocessing import normalize as unit_rows
+
+    rows, labels = as_array(x), as_array(y)
+    if rows.ndim != 2 or labels.shape != rows.shape[:1]:
+        raise ValueError(
+            f"need rows (n, d) and one label each, got {rows.shape} and labels {labels.shape}"
+        )
+    k = len(np.unique(labels[is_labelled(labels)])) if num_clusters is None else num_clusters
+    if not 1 <= k <= len(rows):
+        raise ValueError(f"num_clusters must be between 1 and the {len(rows)} rows, got {k}")
+    rows = unit_rows(rows) if normalize else rows
+    clusters = KMeans(k, n_init=restarts, random_state=seed).fit_predict(rows)
+    return cluster_scores(labels, clusters)
+
+
+def _pair(y_true: Array, y_pred: Array) -> tuple[np.ndarray, np.ndarray]:
+    truth, clusters = as_array(y_true), as_array(y_pred)
+    if truth.shape != clusters.shape or truth.ndim != 1:
+        raise ValueError(
+            f"need a class and a cluster for each row, got {truth.shape} and {clusters.shape}"
+        )
+    labelled = is_labelled(truth)
+    if not labelled.any():
+        raise ValueError("no row is labelled: nothing to score")
+    return truth[labelled], clusters[labelled]
