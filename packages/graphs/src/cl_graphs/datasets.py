@@ -13,8 +13,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from cl_core.errors import InputError
+from cl_graphs.arrays import csr_matrix, plain_arrays, readable
 from cl_graphs.graph import AttributedGraph, make_graph
 
-__all__ = ["NAMED_GRAPHS", "NamedGraph", "digits", "load_named", "raw_folder"]
+__all__ = ["NAMED_GRAPHS", "NamedGraph", "digits", "fetch", "load_named", "raw_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,9 @@ def load_named(
         )
     raw = raw_folder(Path(root), known.folder, known.files)
     if raw is None and download:
-        raw = _download(known, Path(root))
+        class_name, name_there = known.loader
+        place = Path(root) if name_there else Path(root) / known.folder
+        raw = fetch(class_name, name_there, place)
     if raw is None:
         more = f" and {len(known.files) - 1} more files" if len(known.files) > 1 else ""
         raise InputError(
@@ -109,15 +111,15 @@ def digits(*, neighbours: int = 8, normalize_features: bool = False) -> Attribut
 
 
 def _read_planetoid(raw: Path, name: str, normalize: bool) -> AttributedGraph:
-    """Put the train, test and remaining rows of a citation graph in their published order."""
+    """Put the training, remaining and test rows of a citation graph in their published order."""
     import scipy.sparse as sp
 
     prefix = f"ind.{name.lower()}"
     tx, allx, ty, ally, neighbours = (
         _unpickle(raw / f"{prefix}.{part}") for part in ("tx", "allx", "ty", "ally", "graph")
     )
-    with _readable(raw / f"{prefix}.test.index") as path:
-        test = np.loadtxt(path, dtype=np.int64)
+    with readable(raw / f"{prefix}.test.index", "the published files"):
+        test = np.loadtxt(raw / f"{prefix}.test.index", dtype=np.int64)
         first, num_nodes = int(test.min()), int(test.max()) + 1
         place = np.sort(test) - first
         # CiteSeer: test numbers with gaps. The nodes in the gaps have no features, edges or label.
@@ -127,45 +129,40 @@ def _read_planetoid(raw: Path, name: str, normalize: bool) -> AttributedGraph:
         x = sp.vstack([allx, spread @ tx]).tolil()
         onehot = np.vstack([ally, spread @ ty])
         x[test], onehot[test] = x[np.sort(test)], onehot[np.sort(test)]
-        x = x.tocsr()
-        source = np.repeat(
-            np.fromiter(neighbours, np.int64), [len(ends) for ends in neighbours.values()]
-        )
+        lengths = [len(ends) for ends in neighbours.values()]
+        source = np.repeat(np.fromiter(neighbours, np.int64), lengths)
         target = np.fromiter((end for ends in neighbours.values() for end in ends), np.int64)
-    notes = []
-    unlabelled = int((onehot.sum(axis=1) == 0).sum())
-    if unlabelled:
-        notes.append(f"{unlabelled} nodes have no label in the files: class 0, as everyone has it")
+    missing = int((onehot.sum(axis=1) == 0).sum())
+    notes = [f"nodes without a published label, class 0 as usual: {missing}"] if missing else []
     return make_graph(
-        name, x, source, target, y=onehot.argmax(axis=1), notes=notes, normalize_features=normalize
+        name,
+        x.tocsr(),
+        source,
+        target,
+        y=onehot.argmax(axis=1),
+        notes=notes,
+        normalize_features=normalize,
     )
 
 
 def _read_benchmark(raw: Path, name: str, normalize: bool) -> AttributedGraph:
     """Read the npz of an Amazon or Coauthor graph; word counts become 0/1 as in PyG."""
-    import scipy.sparse as sp
-
-    with _readable(next(raw / file for file in NAMED_GRAPHS[name].files)) as path:
-        arrays = _plain_arrays(path)
-        parts = [
-            sp.csr_matrix(
-                (arrays[f"{p}_data"], arrays[f"{p}_indices"], arrays[f"{p}_indptr"]),
-                tuple(arrays[f"{p}_shape"]),
-            )
-            for p in ("attr", "adj")
-        ]
-        labels = arrays["labels"]
-    x, edges = parts[0], parts[1].tocoo()
-    x.data = (x.data > 0).astype(np.float32)
-    return make_graph(name, x, edges.row, edges.col, y=labels, normalize_features=normalize)
+    path = raw / NAMED_GRAPHS[name].files[0]
+    arrays = plain_arrays(path)
+    with readable(path, f"the published {name}"):
+        x, edges = csr_matrix(arrays, "attr_"), csr_matrix(arrays, "adj_").tocoo()
+        x.data = (x.data > 0).astype(np.float32)
+        y = arrays["labels"]
+    return make_graph(name, x, edges.row, edges.col, y=y, normalize_features=normalize)
 
 
 def _read_musae(raw: Path, name: str, normalize: bool) -> AttributedGraph:
     """Read the npz of the Facebook or LastFM Asia graph: dense features, edge pairs, classes."""
-    with _readable(next(raw / file for file in NAMED_GRAPHS[name].files)) as path:
-        arrays = _plain_arrays(path)
-        x, edges, y = arrays["features"], arrays["edges"], arrays["target"]
-    return make_graph(name, x, edges[:, 0], edges[:, 1], y=y, normalize_features=normalize)
+    path = raw / NAMED_GRAPHS[name].files[0]
+    arrays = plain_arrays(path)
+    with readable(path, f"the published {name}"):
+        x, (source, target), y = arrays["features"], arrays["edges"].T, arrays["target"]
+    return make_graph(name, x, source, target, y=y, normalize_features=normalize)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -189,39 +186,34 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _unpickle(file: Path) -> Any:
-    with _readable(file) as path:
-        return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    with readable(file, "a published array"):
+        return _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
 
 
-def _plain_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+def fetch(loader: str, name: str | None, root: Path) -> Path:
+    """Download raw files with PyG's downloader, and nothing more than that.
 
+    Args:
+        loader: The class of `torch_geometric.datasets` that knows the address.
+        name: What the set is called there; None for a class of one set.
+        root: Where PyG makes its folders.
 
-@contextmanager
-def _readable(path: Path) -> Iterator[Path]:
-    """Turn whatever a damaged raw file provokes into one line about that file."""
-    try:
-        yield path
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path} is damaged or not the published file: {error}") from error
+    Returns:
+        The folder with the raw files.
 
-
-def _download(known: NamedGraph, root: Path) -> Path:
-    """Fetch the raw files with PyG's downloader, without its pickled ``processed/`` folder."""
+    Raises:
+        InputError: If that fails, for whatever reason.
+    """
     import torch_geometric.datasets
 
-    class_name, name = known.loader
-    loader = getattr(torch_geometric.datasets, class_name)
-    fetcher = loader.__new__(loader)  # its constructor would go on to unpickle and process
-    fetcher.root = str(root / known.folder if name is None else root)
-    fetcher.name, fetcher.split = name, "public"
+    dataset = getattr(torch_geometric.datasets, loader)
+    fetcher = dataset.__new__(dataset)  # the constructor would go on to unpickle and process
+    fetcher.root, fetcher.name, fetcher.split, fetcher.cleaned = str(root), name, "public", False
     try:
         fetcher._download()
     except Exception as error:
-        raise InputError(f"{known.folder} could not be downloaded into {root}: {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"download of {name or loader} into {root} failed: {reason}") from error
     return Path(fetcher.raw_dir)
 
 

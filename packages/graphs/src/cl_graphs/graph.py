@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from cl_core.errors import InputError
+from cl_graphs.features import feature_matrix
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -20,14 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AttributedGraph",
     "clean_edges",
-    "csr_entries",
-    "dense_rows",
     "make_graph",
     "require_classes",
 ]
-
-DENSE_LIMIT = 2**26
-"""Entries of the feature matrix (256 MiB as float32) up to which it is held dense."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,6 +133,7 @@ def make_graph(
     classes: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     splits: Mapping[str, Tensor] | None = None,
+    features_file: str | Path | None = None,
     normalize_features: bool = False,
 ) -> AttributedGraph:
     """Check and clean arrays, whatever file they came from, into an `AttributedGraph`.
@@ -151,16 +148,23 @@ def make_graph(
         classes: Names of the classes; default the numbers up to the largest in ``y``.
         notes: Lines that go before the notes made here.
         splits: Node indices published with the graph.
+        features_file: Where the features come from, for messages; default ``name``.
         normalize_features: Divide each row by the sum of its absolute values.
 
     Raises:
         InputError: If there are no nodes, no features or no edges, or a feature is not finite.
     """
     num_nodes, num_features = x.shape
+    where = features_file or name
     if num_nodes == 0:
         raise InputError(f"{name}: the graph has no nodes; give at least two nodes and an edge")
     if num_features == 0:
-        raise InputError(f"{name}: the nodes have no features; give at least one column")
+        raise InputError(f"{where}: the nodes have no features; give at least one column")
+    if y is not None and len(y) != num_nodes:
+        raise InputError(f"{name}: {len(y)} labels for {num_nodes} nodes; give one per node")
+    ends = np.concatenate([source, target])
+    if len(ends) and not 0 <= ends.min() <= ends.max() < num_nodes:
+        raise InputError(f"{name}: an edge leaves the {num_nodes} nodes; number them from 0")
     edge_index, cleaned = clean_edges(source, target, num_nodes)
     if edge_index.shape[1] == 0:
         raise InputError(f"{name}: the graph has no edges between different nodes; check the edges")
@@ -168,7 +172,7 @@ def make_graph(
         classes = [str(k) for k in range(int(y.max(initial=-1)) + 1)]
     return AttributedGraph(
         name=name,
-        x=_features(name, x, normalize=normalize_features),
+        x=feature_matrix(str(where), x, normalize=normalize_features),
         edge_index=edge_index,
         y=None if y is None else torch.from_numpy(y.astype(np.int64)),
         ids=range(num_nodes) if ids is None else ids,
@@ -201,76 +205,6 @@ def require_classes(graph: AttributedGraph, *, minimum: int = 2) -> Int64[Tensor
             f"the labels hold {len(present)} ({names})"
         )
     return graph.y
-
-
-def dense_rows(x: Float[Tensor, "n d"], nodes: Int64[Tensor, " k"]) -> Float[Tensor, "k d"]:
-    """Take rows of a dense or sparse feature matrix, always as a dense matrix.
-
-    Args:
-        x: Strided or ``torch.sparse_csr``.
-        nodes: Row numbers, any order.
-
-    Returns:
-        ``x[nodes]``; only those rows are ever dense.
-    """
-    if x.layout == torch.strided:
-        return x[nodes]
-    entries, owner = csr_entries(x.crow_indices(), nodes)
-    rows = torch.zeros(len(nodes), x.shape[1], dtype=x.dtype)
-    rows[owner, x.col_indices()[entries]] = x.values()[entries]
-    return rows
-
-
-def csr_entries(
-    pointers: Int64[Tensor, " n_plus_1"], rows: Int64[Tensor, " k"]
-) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
-    """Find what some rows of a compressed sparse row matrix hold.
-
-    Args:
-        pointers: Where each row's entries start, with the total at the end, ``(n + 1,)``.
-        rows: Row numbers, any order.
-
-    Returns:
-        The positions of the entries, row after row, and for each the index into ``rows``.
-    """
-    starts = pointers[rows]
-    lengths = pointers[rows + 1] - starts
-    owner = torch.repeat_interleave(torch.arange(len(rows)), lengths)
-    first = lengths.cumsum(0) - lengths  # where each row's entries begin in the answer
-    return torch.arange(len(owner)) - first[owner] + starts[owner], owner
-
-
-def _features(name: str, x: Any, *, normalize: bool) -> Tensor:
-    """Check features for numbers and bring them to float32, dense or sparse."""
-    import scipy.sparse as sp
-
-    sparse = sp.issparse(x)
-    values: Any = x.tocsr().astype(np.float32) if sparse else np.asarray(x, dtype=np.float32)
-    bad = ~np.isfinite(values.data if sparse else values)
-    if bad.any():
-        raise InputError(
-            f"{name}: {int(bad.sum())} feature values are NaN or infinite; replace them first"
-        )
-    if normalize:
-        size = np.asarray(abs(values).sum(axis=1)).reshape(-1, 1)
-        scale = 1 / np.where(size > 0, size, 1).astype(np.float32)
-        values = values.multiply(scale).tocsr() if sparse else values * scale
-    filled = values.nnz if sparse else np.count_nonzero(values)
-    entries = values.shape[0] * values.shape[1]
-    if entries <= DENSE_LIMIT or filled * 10 > entries:
-        return torch.from_numpy(values.toarray() if sparse else np.ascontiguousarray(values))
-    matrix = sp.csr_matrix(values)
-    matrix.sum_duplicates()
-    with warnings.catch_warnings():
-        # torch calls CSR beta once a process; what is used of it here is tested.
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int64)),
-            torch.from_numpy(matrix.indices.astype(np.int64)),
-            torch.from_numpy(matrix.data),
-            size=matrix.shape,
-            check_invariants=True,
-        )
 
 
 def _count(number: int, thing: str) -> str:

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from cl_graphs.graph import AttributedGraph, csr_entries, dense_rows
+from cl_core.errors import InputError
+from cl_graphs.features import csr_entries, dense_rows
+from cl_graphs.graph import AttributedGraph
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -192,4 +194,29 @@ def loader_for(
             dataset, steps_per_epoch=steps_per_epoch, rank=rank, world_size=world_size
         )
         return loader.DataLoader(dataset, batch_size=1, sampler=draws, num_workers=workers)
-    raise ValueError(f"sampler must be 'random', 'cluster' or 'neighbor', got {sampler!r}")
+    if sampler not in ("cluster", "neighbor"):
+        raise ValueError(f"sampler must be 'random', 'cluster' or 'neighbor', got {sampler!r}")
+    _require_extension(sampler)
+    data = graph.to_data()
+    if sampler == "cluster":
+        parts = loader.ClusterData(data, num_parts=max(1, -(-graph.num_nodes // subgraph_size)))
+        return loader.ClusterLoader(parts, batch_size=1, shuffle=True, num_workers=workers)
+    return loader.NeighborLoader(
+        data,
+        num_neighbors=[10, 10],
+        subgraph_type="induced",  # both directions of each edge, as the encoder expects
+        batch_size=subgraph_size,
+        shuffle=True,
+        num_workers=workers,
+    )
+
+
+def _require_extension(sampler: str) -> None:
+    """Refuse a sampler whose compiled code is not installed, before PyG's own late ImportError."""
+    from torch_geometric import typing
+
+    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
+        raise InputError(
+            f"--sampler {sampler} needs the compiled package pyg-lib (or torch-sparse), which is "
+            "not installed; install it, or use --sampler random"
+        )
