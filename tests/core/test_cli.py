@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cl_core.cli import run_program
-from cl_core.errors import InputError
+from cl_core.errors import InputError, TrainingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ def refuse(config: Config) -> None:
     raise InputError(f"{config.data} is\nnot there; name another file")
 
 
+def diverge(config: Config) -> None:
+    raise TrainingError(f"the loss is nan at step {config.data}")
+
+
 def crash(config: Config) -> None:
     raise KeyError(config.data)
 
@@ -75,6 +79,7 @@ COMMANDS = {
     "show": (Config, f"{HERE}:show"),
     "switches": (Config, f"{HERE}:switches"),
     "refuse": (Config, f"{HERE}:refuse"),
+    "diverge": (Config, f"{HERE}:diverge"),
     "crash": (Config, f"{HERE}:crash"),
     "interrupt": (Config, f"{HERE}:interrupt"),
     "deeper": {"show": (Config, f"{HERE}:show")},
@@ -189,6 +194,11 @@ def test_a_failure_of_ours_is_exit_code_one_and_a_traceback_on_request(capsys, m
     monkeypatch.setenv("CL_TRACEBACK", "1")
     with pytest.raises(KeyError):
         run("crash", "--data", "x")
+
+
+def test_a_training_that_fails_is_exit_code_one_and_its_line(capsys):
+    assert run("diverge", "--data", "7") == 1
+    assert capsys.readouterr().err == "cl-core: the loss is nan at step 7\n"
 
 
 def test_an_interrupt_is_exit_code_130(capsys):

@@ -28,7 +28,7 @@ from typing import Any, NoReturn, cast, get_type_hints
 import jsonargparse
 import yaml
 
-from cl_core.errors import InputError
+from cl_core.errors import InputError, TrainingError
 
 __all__ = ["Command", "CommandTable", "run_program"]
 
@@ -101,12 +101,10 @@ def run_program(
         if os.environ.get("CL_TRACEBACK"):
             raise
         line = " ".join(str(error).split())
-        if isinstance(error, InputError):
-            print(f"{name}: {line}", file=sys.stderr)
-            return 2
-        kind = type(error).__name__
-        print(f"{name}: failed, {kind}: {line} (CL_TRACEBACK=1 tells where)", file=sys.stderr)
-        return 1
+        if not isinstance(error, InputError | TrainingError):
+            line = f"failed, {type(error).__name__}: {line} (CL_TRACEBACK=1 tells where)"
+        print(f"{name}: {line}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     return 0
 
 

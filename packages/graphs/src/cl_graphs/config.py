@@ -34,7 +34,8 @@ class TrainingOptions:
             collection).
         root: Folder that holds the built-in data sets; read offline if they are there.
         features: Node features for an edge list: .npy, .npz, .csv or .parquet, or `degree`.
-        labels: Node labels for an edge list: .csv, .npy or .txt. Training never reads them.
+        labels: Node labels: .csv, .npy or .txt, or the name of an attribute of a .graphml. Training
+            never reads them.
         normalize_features: Divide each feature row by its sum; the published results use raw rows.
         download: Let PyG download a built-in data set that is not under `root`.
         epochs: Optimiser steps on one subgraph each, or passes over a collection; by default 1,000
@@ -54,7 +55,7 @@ class TrainingOptions:
     method: Literal["ariel", "grace"] = "ariel"
     root: Path | None = None
     features: str | None = None
-    labels: Path | None = None
+    labels: str | None = None
     normalize_features: bool = False
     download: bool = False
     epochs: int | None = None
@@ -110,7 +111,7 @@ class SavedRunOptions:
     data: str | None = None
     root: Path | None = None
     features: str | None = None
-    labels: Path | None = None
+    labels: str | None = None
     overwrite: bool = False
 
 
