@@ -1,6 +1,6 @@
-"""The one exception that means: the user can fix this."""
+"""The exceptions whose message is all that a user needs."""
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "TrainingError"]
 
 
 class InputError(Exception):
@@ -8,4 +8,11 @@ class InputError(Exception):
 
     The message is one line that says what is wrong, in which file or option, and what to do.
     Commands print it to standard error and end with exit code 2; from Python it is raised as is.
+    """
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on, as when its loss is not finite.
+
+    The message is one line that says at which step, what is kept, and what to try.
     """

@@ -1,0 +1,8 @@
+"""Training: one :func:`fit` on Lightning's Trainer for every method.
+
+Importing this costs seconds (Lightning), so commands import it when they start to train.
+"""
+
+from cl_core.training.fit import FitResult, fit
+
+__all__ = ["FitResult", "fit"]

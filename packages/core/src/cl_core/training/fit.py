@@ -1,0 +1,186 @@
+"""One training loop for every method."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from lightning import Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from cl_core.config import TrainerConfig
+from cl_core.errors import InputError
+from cl_core.loader import EpochBatches
+from cl_core.run_directory.folder import launched_rank
+from cl_core.runs import Run
+from cl_core.seeding import seed_everything
+from cl_core.training.checkpoints import AtomicCheckpointIO, KeepCheckpoints, last_good
+from cl_core.training.epochs import EpochLoader, SeedEpochs
+from cl_core.training.progress import ShowBar, ShowLines, tell
+from cl_core.training.quiet import quiet
+from cl_core.training.recorder import Collapse, Recorder
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
+    from lightning.pytorch.callbacks import Callback
+
+__all__ = ["FitResult", "fit"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training did.
+
+    Attributes:
+        history: A row per epoch, from the first one of the run even if it was resumed:
+            ``epoch`` (from 1), ``seconds``, ``learning_rate``, ``train/loss``, ``collapse/...``
+            and what the module logged.
+        seconds: Time of all epochs together.
+        epochs: How many epochs the module has been trained for.
+        checkpoint: ``last.ckpt``.
+        best: The best checkpoint by the monitored figure, ``None`` if that never was logged.
+    """
+
+    history: list[dict[str, float]]
+    seconds: float
+    epochs: int
+    checkpoint: Path
+    best: Path | None
+
+
+def fit(
+    module: LightningModule,
+    loader: Iterable[Any],
+    *,
+    run: Run,
+    epochs: int,
+    seed: int,
+    trainer: TrainerConfig,
+    resume: bool = False,
+    monitor: str = "train/loss",
+    mode: Literal["min", "max"] = "min",
+    val_loader: Iterable[Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> FitResult:
+    """Train ``module`` for ``epochs`` epochs in all, and leave it with the last weights.
+
+    A resumed run ends with the weights of the uninterrupted one (bit by bit on a CPU), given the
+    same number of processes: the global generators are set to ``(seed, epoch, rank)`` when an
+    epoch starts, and a run resumes from the end of an epoch. What a module keeps from one epoch
+    to the next must therefore be a parameter, a *persistent* buffer or in ``on_save_checkpoint``.
+
+    Args:
+        module: Its ``training_step`` returns the loss, or ``{"loss": loss, "embedding": z}`` with
+            ``z`` of shape ``(n, d)`` for the collapse gauge. Figures it logs at the end of an
+            epoch (``self.log(..., on_epoch=True)``) become columns of the history.
+        loader: Of :func:`~cl_core.loader.make_loader`, any other loader, or a list of batches
+            (one, for a method that takes the whole graph at each step).
+        run: Where everything is written.
+        epochs: Of the whole run, those before it was resumed included.
+        seed: The run's seed; call ``seed_everything(seed)`` before the module is built.
+        trainer: Devices, precision, how often to save and report.
+        resume: Continue from the run's checkpoint, if it has one.
+        monitor: The figure of the history that tells the best checkpoint.
+        mode: Whether the best is its smallest or largest.
+        val_loader: Given to the module's ``validation_step`` after each epoch.
+        callbacks: More of Lightning's.
+
+    Returns:
+        History, time, checkpoints.
+
+    Raises:
+        TrainingError: If the loss or the weights are not finite; the last good checkpoint stays.
+        InputError: If the machine lacks what ``trainer`` asks for, the checkpoint is damaged or
+            the disk is full.
+        KeyboardInterrupt: On the user's wish, SIGINT; SIGTERM ends in ``SystemExit(143)``. The
+            checkpoint stays.
+        ValueError: If ``epochs`` is not positive.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    seed_everything(seed)
+    collapse = Collapse()
+    recorder = Recorder(run, collapse, check_every=trainer.log_every)
+    keep = KeepCheckpoints(
+        run,
+        every=trainer.checkpoint_every,
+        latest=lambda: recorder.row,
+        monitor=monitor,
+        mode=mode,
+    )
+    shown: list[Callback] = []
+    if trainer.progress and launched_rank() == 0:
+        shown.append((ShowBar if sys.stderr.isatty() else ShowLines)(lambda: recorder.row))
+    with quiet():
+        source = EpochLoader(loader, seed)
+        engine = _make_trainer(
+            trainer,
+            run,
+            epochs=epochs,
+            callbacks=[SeedEpochs(seed), collapse, *callbacks, recorder, keep, *shown],
+            own_shards=all(
+                isinstance(getattr(part, "batch_sampler", None), EpochBatches)
+                for part in source.flattened
+            ),
+        )
+        source.trainer = engine
+        start = run.checkpoint if resume and run.checkpoint.exists() else None
+        try:
+            engine.fit(module, source, val_loader, ckpt_path=start, weights_only=True)
+        except SystemExit as stop:  # how Lightning passes on both signals
+            if engine.is_global_zero:
+                tell(f"stopped in epoch {engine.current_epoch + 1}; {last_good(run)}")
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise SystemExit(143) from None
+    history = run.history.rows()
+    return FitResult(
+        history=history,
+        seconds=sum(row["seconds"] for row in history),
+        epochs=engine.current_epoch,
+        checkpoint=run.checkpoint,
+        best=keep.best_path if keep.best_path.exists() else None,
+    )
+
+
+def _make_trainer(
+    config: TrainerConfig,
+    run: Run,
+    *,
+    epochs: int,
+    callbacks: list[Callback],
+    own_shards: bool,
+) -> Trainer:
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():  # its own requeueing would resume from the middle of an epoch
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    logger: Logger | bool = False
+    if config.tensorboard:
+        logger = TensorBoardLogger(save_dir=run.path, name="", version="tensorboard")
+    try:
+        return Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision=cast(Any, config.precision),
+            max_epochs=epochs,
+            gradient_clip_val=config.gradient_clip,
+            log_every_n_steps=config.log_every,
+            deterministic=config.deterministic,
+            logger=logger,
+            callbacks=callbacks,
+            plugins=plugins,
+            default_root_dir=run.path,
+            use_distributed_sampler=not own_shards,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(f"--trainer: {' '.join(str(error).split())}") from error
