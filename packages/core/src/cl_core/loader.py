@@ -128,6 +128,7 @@ class EpochBatches(Sampler[Batch]):
         return full + (left > 0 and not self.drop_last and not lone)
 
     def __iter__(self) -> Iterator[Batch]:
+        # Runs with the first batch: a loader may make an iterator and never use it.
         epoch, self.epoch = self.epoch, self.epoch + 1
         order = torch.arange(self.rows)
         if self.shuffle:
@@ -136,10 +137,8 @@ class EpochBatches(Sampler[Batch]):
         number, world = (rank(), world_size()) if self.shard else (0, 1)
         padded = torch.cat([order, order[: -self.rows % world]])
         mine = torch.split(padded[number::world], self.batch_size)[: len(self)]
-        return (
-            Batch(derive_seed(self.seed, epoch, batch, number), rows.tolist())
-            for batch, rows in enumerate(mine)
-        )
+        for batch, rows in enumerate(mine):
+            yield Batch(derive_seed(self.seed, epoch, batch, number), rows.tolist())
 
 
 class _SeededBatches(Dataset[Any]):
