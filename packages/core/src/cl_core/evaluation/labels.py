@@ -21,7 +21,7 @@ def as_array(values: Array) -> np.ndarray:
 def is_labelled(labels: np.ndarray) -> np.ndarray:
     """Mask of the labels that are neither -1 nor NaN; text is always a label."""
     if labels.dtype.kind == "f":
-        return np.logical_not(np.isnan(labels) | (labels == -1))
+        return np.asarray(~(np.isnan(labels) | (labels == -1)))
     if labels.dtype.kind == "i":
-        return np.not_equal(labels, -1)
+        return np.asarray(labels != -1)
     return np.ones(labels.shape, dtype=bool)

@@ -1,0 +1,258 @@
+"""Figures that every package draws alike: training curves, embeddings on a plane, score tables.
+
+Matplotlib figures come from :func:`new_figure`, whose black ink :class:`cl_core.report.Report`
+turns into the page's text colour, so that they read on light and dark pages alike. Importing this
+module imports neither matplotlib nor plotly.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cl_core.evaluation.labels import Array, as_array, is_labelled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["MISSING", "PALETTE", "metric_table", "new_figure", "scatter_2d", "training_curves"]
+
+#: Colours of categories, told apart on light and dark pages and with colour-blind eyes (after
+#: Okabe & Ito 2008 and Tol 2021).
+PALETTE = (
+    "#3b7dd8",
+    "#e08214",
+    "#2a9d78",
+    "#c94f9d",
+    "#d1495b",
+    "#7a67c7",
+    "#4aa9c9",
+    "#a58a1f",
+    "#8a6a57",
+    "#7f8c99",
+)
+_SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up")
+_GREY = "#8b93a1"
+
+#: What a table shows where there is no value.
+MISSING = "\N{EN DASH}"
+
+# Shares, shown in per cent; other figures keep their own unit.
+_SHARES = {
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "oa",
+    "miou",
+    "dice",
+    "purity",
+    "knn_accuracy",
+    "linear_accuracy",
+}
+_ACRONYMS = {
+    "ami": "AMI",
+    "ari": "ARI",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "knn": "kNN",
+    "miou": "mIoU",
+    "nmi": "NMI",
+    "oa": "OA",
+}
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 3.6
+) -> tuple[Figure, list[Axes]]:
+    """Open a matplotlib figure in the suite's look, without touching global state or a display.
+
+    Args:
+        rows: Rows of panels.
+        columns: Columns of panels.
+        width: Inches.
+        height: Inches.
+
+    Returns:
+        The figure and its panels in reading order.
+    """
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels:
+        axes.set_prop_cycle(cycler(color=PALETTE))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=_GREY, alpha=0.25, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=9, length=3)
+    return figure, panels
+
+
+def training_curves(rows: Sequence[Mapping[str, object]], *, x: str = "epoch") -> Figure:
+    """Draw the columns of ``history.csv`` over the epochs, a panel a quantity.
+
+    Columns that differ only in a prefix with a slash share a panel (``train/loss``, ``val/loss``).
+    Empty cells, text, NaN and infinities are skipped; so are the columns ``step`` and ``seconds``.
+
+    Args:
+        rows: A mapping an epoch; values may be numbers or their text, as ``csv.DictReader`` gives.
+        x: Column of the horizontal axis; row numbers if there is none.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If no column holds a number.
+    """
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for number, row in enumerate(rows):
+        position = _number(row.get(x))
+        for name, value in row.items():
+            y = _number(value)
+            if name in (x, "step", "seconds") or y is None:
+                continue
+            lines = panels.setdefault(name.rpartition("/")[2], {})
+            xs, ys = lines.setdefault(name, ([], []))
+            xs.append(number if position is None else position)
+            ys.append(y)
+    if not panels:
+        raise ValueError("the history holds no number to draw")
+    columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
+    count = math.ceil(len(panels) / columns)
+    width = 4.2 if columns == 1 else 3.3 * columns
+    figure, axes = new_figure(count, columns, width=width, height=2.4 * count)
+    for panel in axes[len(panels) :]:
+        panel.set_visible(False)
+    for panel, (quantity, lines) in zip(axes, panels.items(), strict=False):
+        for name, (xs, ys) in lines.items():
+            label = name.rpartition("/")[0] or quantity
+            panel.plot(xs, ys, label=label, linewidth=1.7, marker="o" if len(xs) < 3 else "")
+        panel.set_title(quantity.replace("_", " "), fontsize=10, loc="left")
+        panel.set_xlabel(x, fontsize=9)
+        if len(lines) > 1:
+            panel.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def scatter_2d(
+    points: Array,
+    labels: Array | None = None,
+    names: Sequence[str] | None = None,
+    hover_ids: Sequence[object] | None = None,
+) -> Any:
+    """Draw points on a plane, coloured by class, with an identity under the pointer.
+
+    Args:
+        points: ``(n, 2)``, for example from :func:`cl_core.evaluation.project_2d`.
+        labels: ``(n,)`` classes; rows labelled -1 or NaN are drawn grey, behind the others.
+        names: Name of class ``i`` at place ``i``, for integer labels; the label itself by default.
+        hover_ids: What to show for each point, row numbers by default.
+
+    Returns:
+        A plotly figure; clicking a class in the legend hides it.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    from plotly import graph_objects as go
+
+    xy = as_array(points).astype(np.float32)
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        raise ValueError(f"need points on a plane (n, 2), got {xy.shape}")
+    classes = np.zeros(len(xy), dtype=int) if labels is None else as_array(labels)
+    ids = [str(i) for i in (range(len(xy)) if hover_ids is None else hover_ids)]
+    if len(classes) != len(xy) or len(ids) != len(xy):
+        raise ValueError(
+            f"need one label and one id a point, got {len(xy)} points, {len(classes)} labels, "
+            f"{len(ids)} ids"
+        )
+    labelled = is_labelled(classes)
+    figure = go.Figure()
+    size = 7 if len(xy) < 1000 else 5 if len(xy) < 6000 else 3
+    trace = go.Scatter if len(xy) < 6000 else go.Scattergl  # WebGL only where vectors are slow
+
+    def add(rows: np.ndarray, name: str, colour: str, symbol: str) -> None:
+        figure.add_trace(
+            trace(
+                x=xy[rows, 0],
+                y=xy[rows, 1],
+                mode="markers",
+                name=html.escape(name),
+                text=[html.escape(ids[row]) for row in rows],
+                hovertemplate="%{text}<extra>" + html.escape(name) + "</extra>",
+                marker={"size": size, "color": colour, "symbol": symbol, "opacity": 0.8},
+            )
+        )
+
+    if not labelled.all():
+        add(np.flatnonzero(~labelled), "unlabelled", _GREY, "circle")
+    for place, label in enumerate(np.unique(classes[labelled])):
+        colour = PALETTE[place % len(PALETTE)]
+        symbol = _SYMBOLS[place // len(PALETTE) % len(_SYMBOLS)]
+        rows = np.flatnonzero(labelled & (classes == label))
+        add(rows, _class_name(label, names), colour, symbol)
+    plain = {"showticklabels": False, "zeroline": False, "title": None}
+    figure.update_layout(
+        xaxis=plain,
+        yaxis={**plain, "scaleanchor": "x"},
+        margin={"l": 8, "r": 8, "t": 36, "b": 8},  # the tool bar lies above the legend
+        height=520,
+        legend={"itemsizing": "constant"},
+        showlegend=labels is not None,
+    )
+    return figure
+
+
+def metric_table(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Format scores for :meth:`cl_core.report.Report.table`.
+
+    ``accuracy`` and ``accuracy_std`` become one column, ``84.0 ± 0.9``. Shares such as accuracy are
+    shown in per cent and say so in the heading, other figures with three decimals; text and whole
+    numbers stay as they are.
+
+    Args:
+        rows: A mapping a method, metrics under their names in ``metrics.json``, prefixes allowed.
+
+    Returns:
+        Rows of text with the same columns in each.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in names if not (name.endswith("_std") and name[:-4] in names)]
+    return [{_heading(name): _cell(row, name) for name in names} for row in rows]
+
+
+def _heading(name: str) -> str:
+    share = name.rpartition("/")[2] in _SHARES
+    words = [_ACRONYMS.get(word, word) for word in name.replace("_", " ").split()]
+    return " ".join(words) + (" (%)" if share else "")
+
+
+def _cell(row: Mapping[str, object], name: str) -> str:
+    value, spread = row.get(name), row.get(f"{name}_std")
+    if value is None:
+        return MISSING
+    if not isinstance(value, float):
+        return str(value)
+    scale, digits = (100, 1) if name.rpartition("/")[2] in _SHARES else (1, 3)
+    text = f"{scale * value:.{digits}f}"
+    return text + (f" ± {scale * spread:.{digits}f}" if isinstance(spread, float) else "")
+
+
+def _class_name(label: object, names: Sequence[str] | None) -> str:
+    if names is not None and isinstance(label, np.integer) and 0 <= int(label) < len(names):
+        return names[int(label)]
+    return str(label)
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
