@@ -1,0 +1,27 @@
+"""Images on disk to one dataset type: listing, decoding, cache, splits, views.
+
+``list_images`` reads a folder or a manifest into an :class:`ImageTable`; :class:`ImageDataset`
+decodes its rows and gives as many views of each as asked for. Needs ``cl-core[images]``;
+everything is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cache": ["DecodeCache"],
+        "dataset": ["ImageDataset", "Sample"],
+        "decode": ["UnreadableImageError", "read_image", "read_images"],
+        "sources": ["list_images"],
+        "split": [
+            "fold_by_group",
+            "refuse_shared_groups",
+            "refuse_shared_pixels",
+            "split_by_group",
+            "write_splits",
+        ],
+        "statistics": ["channel_statistics"],
+        "table": ["ImageTable", "class_names", "encode_labels"],
+    },
+)

@@ -1,0 +1,184 @@
+"""Decoded images in one memory-mapped file: each file is decoded once, not once an epoch."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_core.errors import InputError
+from cl_core.images.decode import Channels, UnreadableImageError, read_images
+from cl_core.images.table import ImageTable
+from cl_core.runs import write_atomic
+
+__all__ = ["DecodeCache"]
+
+_MAGIC = b"clcache1"
+_TRAILER = struct.Struct("<QQ8s")  # where the index begins, the JSON's length, the magic
+
+
+@dataclass(frozen=True)
+class _Entry:
+    offset: int
+    shape: tuple[int, int, int]  # rows, columns, channels, as stored
+    dtype: str
+
+
+class DecodeCache:
+    """Decoded images of a table, read from a memory map that all workers and ranks share.
+
+    Meant for small images, where decoding costs more than reading: pixels are stored as they
+    are, one byte each (four for images deeper than 8 bits). Make it of the whole table, then
+    give it to the datasets of its splits. Images that cannot be read are not in it; the dataset
+    meets them again by itself.
+
+    Args:
+        path: The cache file.
+
+    Raises:
+        InputError: If the file is no cache.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        header, entries = _read_index(self.path)
+        self._header = header
+        self._entries = entries
+        self._pixels: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        path: Path | str,
+        table: ImageTable,
+        *,
+        channels: Channels = 3,
+        jpeg_min_side: int | None = None,
+        max_bytes: int = 8 * 2**30,
+        threads: int = 2,
+    ) -> DecodeCache:
+        """Open the cache at ``path`` if it still fits the table's files, else make it.
+
+        It fits if it was made with the same options and holds every file of the table with the
+        size and modification time the file has now. It appears complete or not at all.
+
+        Args:
+            path: The cache file; its folder must exist.
+            table: The images.
+            channels: See :func:`cl_core.images.read_image`.
+            jpeg_min_side: See :func:`cl_core.images.read_image`.
+            max_bytes: Refuse to write more.
+            threads: How many decode at once.
+
+        Raises:
+            InputError: If the images need more than ``max_bytes``, or the disk is full.
+        """
+        path = Path(path)
+        options = {"channels": channels, "jpeg_min_side": jpeg_min_side}
+        stamps = {os.path.abspath(file): _stamp(file) for file in table.files}  # noqa: PTH100
+        if path.exists():
+            try:
+                cache = cls(path)
+            except InputError:  # no cache: perhaps the user's own file
+                if path.stat().st_size:
+                    raise
+            else:
+                known = cache._header["stamps"]
+                fits = all(known.get(file) == stamp for file, stamp in stamps.items())
+                if fits and cache._header["options"] == options:
+                    return cache
+        images = read_images(list(stamps), threads=threads, **options)  # type: ignore[arg-type]
+        with write_atomic(path) as temporary, temporary.open("wb") as file:
+            header: dict[str, Any] = {"options": options, "stamps": stamps}
+            _write(file, header, zip(stamps, images, strict=True), max_bytes, path)
+        return cls(path)
+
+    def get(self, file: str | PathLike[str]) -> Tensor | None:
+        """A copy of a decoded image ``(c, h, w)``, or ``None`` if it is not here."""
+        entry = self._entries.get(os.path.abspath(file))  # noqa: PTH100
+        if entry is None:
+            return None
+        if self._pixels is None:  # once per process: a map does not travel to workers
+            self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
+        count = int(np.prod(entry.shape)) * np.dtype(entry.dtype).itemsize
+        flat = np.array(self._pixels[entry.offset : entry.offset + count])
+        return torch.from_numpy(flat.view(entry.dtype).reshape(entry.shape)).permute(2, 0, 1)
+
+    def require(self, channels: Channels, jpeg_min_side: int | None) -> None:
+        """Refuse to stand in for decoding with other options.
+
+        Raises:
+            ValueError: Naming both.
+        """
+        asked = {"channels": channels, "jpeg_min_side": jpeg_min_side}
+        if asked != self._header["options"]:
+            raise ValueError(
+                f"{self.path} was made with {self._header['options']}, the dataset asks for "
+                f"{asked}: make the cache with the dataset's options"
+            )
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pixels": None}
+
+
+def _stamp(file: str) -> list[int]:
+    try:
+        status = os.stat(file)  # noqa: PTH116 - a million of them
+    except OSError:
+        return [-1, -1]
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _write(file: BinaryIO, header: dict[str, Any], images: Any, max_bytes: int, path: Path) -> None:
+    entries: dict[str, list[Any]] = {}
+    offset = 0
+    for name, image in images:
+        if isinstance(image, UnreadableImageError):
+            continue
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        entries[name] = [offset, *pixels.shape, pixels.dtype.str]
+        file.write(pixels.data)
+        padding = -pixels.nbytes % 4  # keeps floats aligned
+        file.write(bytes(padding))
+        offset += pixels.nbytes + padding
+        if offset > max_bytes:
+            raise InputError(
+                f"{path}: after {len(entries)} images the decode cache passes "
+                f"{max_bytes / 2**30:.1f} GiB; shrink the images, raise the limit, or go without"
+            )
+    index = json.dumps({**header, "entries": entries}).encode()
+    file.write(index)
+    file.write(_TRAILER.pack(offset, len(index), _MAGIC))
+
+
+def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, _Entry]]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(max(0, size - _TRAILER.size))
+            offset, length, magic = _TRAILER.unpack(file.read())
+            if magic != _MAGIC or offset + length + _TRAILER.size != size:
+                raise ValueError("another kind of file")
+            file.seek(offset)
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise InputError(
+            f"{path}: is not a decode cache ({error}); name another file or delete it"
+        ) from error
+    entries = {
+        name: _Entry(start, (rows, columns, channels), dtype)
+        for name, (start, rows, columns, channels, dtype) in header.pop("entries").items()
+    }
+    return header, entries

@@ -1,0 +1,182 @@
+"""The one dataset type: rows of an image table, decoded, in any number of views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cl_core.errors import InputError
+from cl_core.images.cache import DecodeCache
+from cl_core.images.decode import Channels, UnreadableImageError, read_image, read_images
+from cl_core.images.table import ImageTable
+
+__all__ = ["ImageDataset", "Sample", "Transform"]
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class Sample(NamedTuple):
+    """An image. A loader's batch has the same three fields.
+
+    Attributes:
+        views: The views, each ``(c, h, w)``; in a batch a list of ``(n, c, h, w)``.
+        label: Its class, -1 for none; in a batch int64 ``(n,)``.
+        row: Where it stands in the table; in a batch int64 ``(n,)``.
+    """
+
+    views: tuple[Tensor, ...]
+    label: int
+    row: int
+
+
+class ImageDataset(Dataset[Sample]):
+    """Images of a table: decoded as :func:`read_image` does, once for all their views.
+
+    Nothing is resized or normalised but by ``views``' transforms. Random transforms should draw
+    from torch's generator, which the loader seeds for each worker and epoch.
+
+    Args:
+        table: The images.
+        channels: 1, 3, 4 or ``"keep"``; see :func:`read_image`.
+        on_error: ``stop`` raises at the first image that cannot be read or transformed. ``skip``
+            gives the next row that can, with that one's label and row, the same one each time;
+            :attr:`unreadable` then tells what was skipped. To have each row exactly once, as an
+            evaluation needs, use :meth:`checked`.
+        cache: Decoded images to take instead of the files.
+        jpeg_min_side: See :func:`read_image`.
+        transforms: A function per view; none gives one view, the image as decoded.
+    """
+
+    def __init__(
+        self,
+        table: ImageTable,
+        *,
+        channels: Channels = 3,
+        on_error: Literal["stop", "skip"] = "stop",
+        cache: DecodeCache | None = None,
+        jpeg_min_side: int | None = None,
+        transforms: Sequence[Transform] = (),
+    ) -> None:
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"on_error must be 'stop' or 'skip', got {on_error!r}")
+        if cache is not None:
+            cache.require(channels, jpeg_min_side)
+        self.table = table
+        self.channels: Channels = channels
+        self.on_error = on_error
+        self.cache = cache
+        self.jpeg_min_side = jpeg_min_side
+        self.transforms = tuple(transforms)
+        # Shared with the workers, which are other processes: what they meet is told here.
+        self._failed = torch.zeros(len(table), dtype=torch.bool)
+        if on_error == "skip":
+            self._failed.share_memory_()  # type: ignore[no-untyped-call]
+
+    def views(self, n: int, transform: Transform | Sequence[Transform]) -> ImageDataset:
+        """The same images in ``n`` views.
+
+        Args:
+            n: How many views.
+            transform: A function of a uint8 or float ``(c, h, w)`` tensor, applied ``n`` times
+                to the decoded image, or ``n`` functions, one per view. They must not change
+                their argument.
+        """
+        transforms = [transform] * n if callable(transform) else list(transform)
+        if n < 1 or len(transforms) != n:
+            raise ValueError(f"{n} views need a transform or {n}, got {len(transforms)}")
+        return self._like(self.table, transforms)
+
+    def checked(self, *, threads: int = 2) -> ImageDataset:
+        """Decode every file once; drop those that cannot be read, or stop at the first.
+
+        What was dropped is told in the notes of the new dataset's table.
+
+        Raises:
+            InputError: Under ``on_error="stop"`` for the first unreadable file, or if none is left.
+        """
+        good: list[int] = []
+        bad: list[UnreadableImageError] = []
+        images = read_images(
+            self.table.files,
+            channels=self.channels,
+            jpeg_min_side=self.jpeg_min_side,
+            threads=threads,
+        )
+        for row, image in enumerate(images):
+            if not isinstance(image, UnreadableImageError):
+                good.append(row)
+            elif self.on_error == "stop":
+                raise image
+            else:
+                bad.append(image)
+        if not good:
+            raise self._nothing_readable(bad[0] if bad else None)
+        return self._like(self.table.select(good).noting(_told(bad)), self.transforms)
+
+    @property
+    def unreadable(self) -> list[UnreadableImageError | InputError]:
+        """What ``on_error="skip"`` has passed over so far, in every worker; reads those again."""
+        errors: list[UnreadableImageError | InputError] = []
+        for row in self._failed.nonzero().flatten().tolist():
+            try:
+                self._sample(row)
+            except InputError as error:
+                errors.append(error)
+        return errors
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of a table of {len(self)} images")
+        index %= len(self)
+        if self.on_error == "stop":
+            return self._sample(index)
+        first: InputError | None = None
+        for step in range(len(self)):
+            row = (index + step) % len(self)
+            try:
+                return self._sample(row)
+            except InputError as error:
+                self._failed[row] = True
+                first = first or error
+        raise self._nothing_readable(first)
+
+    def _sample(self, row: int) -> Sample:
+        image = None if self.cache is None else self.cache.get(self.table.files[row])
+        if image is None:
+            image = read_image(
+                self.table.files[row], channels=self.channels, jpeg_min_side=self.jpeg_min_side
+            )
+        try:
+            views = tuple(transform(image) for transform in self.transforms) or (image,)
+        except InputError as error:
+            raise InputError(f"{self.table.files[row]}: {error}") from error
+        return Sample(views, int(self.table.labels[row]), row)
+
+    def _like(self, table: ImageTable, transforms: Sequence[Transform]) -> ImageDataset:
+        return ImageDataset(
+            table,
+            channels=self.channels,
+            on_error=self.on_error,
+            cache=self.cache,
+            jpeg_min_side=self.jpeg_min_side,
+            transforms=transforms,
+        )
+
+    def _nothing_readable(self, first: InputError | None) -> InputError:
+        told = f"; the first says: {first}" if first else ""
+        return InputError(f"{self.table.source}: none of its {len(self)} images can be used{told}")
+
+
+def _told(bad: Sequence[UnreadableImageError]) -> tuple[str, ...]:
+    if not bad:
+        return ()
+    names = ", ".join(f"{error.path} ({error.reason})" for error in bad[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    return (f"{len(bad)} unreadable images left out: {names}{more}",)

@@ -1,0 +1,123 @@
+"""Images in a folder: a safe walk through links, and what the folders mean."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from cl_core.errors import InputError
+from cl_core.images.table import ImageTable, class_names, encode_labels
+
+__all__ = ["EXTENSIONS", "find_images", "read_folder"]
+
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""What counts as an image in a folder, in lower case."""
+
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def read_folder(root: Path, labels: Literal["auto", "folder", "none"] = "auto") -> ImageTable:
+    """List a folder; see :func:`cl_core.images.list_images`."""
+    names, notes = find_images(root)
+    if not names:
+        raise InputError(
+            f"{root}: no image in this folder or below it (looked for "
+            f"{' '.join(sorted(EXTENSIONS))}); check the path"
+        )
+    parts = [name.split("/") for name in names]
+    splits: tuple[str, ...] | None = None
+    if all(len(part) > 1 and part[0].lower() in _SPLITS for part in parts):
+        splits = tuple(_SPLITS[part[0].lower()] for part in parts)
+        parts = [part[1:] for part in parts]
+    loose = sum(len(part) == 1 for part in parts)
+    if labels == "auto" and 0 < loose < len(parts):
+        raise InputError(
+            f"{root}: {loose} images lie beside the class folders, such as "
+            f"{next(n for n, part in zip(names, parts, strict=True) if len(part) == 1)}; move them "
+            "into a class, or say labels=folder (they have none) or labels=none (nothing has)"
+        )
+    cells = ["" if labels == "none" or len(part) == 1 else part[0] for part in parts]
+    classes = class_names(cells)
+    return ImageTable(
+        source=str(root),
+        root=str(root),
+        files=tuple(os.path.join(root, name) for name in names),  # noqa: PTH118 - a million of them
+        labels=encode_labels(cells, classes, source=str(root)),
+        classes=classes,
+        splits=splits,
+        notes=tuple(notes),
+    )
+
+
+def find_images(root: Path) -> tuple[list[str], list[str]]:
+    """Find every image once, however the links under ``root`` run.
+
+    Returns:
+        Paths relative to ``root`` with forward slashes, sorted, and notes on what was left out.
+
+    Raises:
+        InputError: If a folder cannot be opened.
+    """
+    names: list[str] = []
+    file_links: list[str] = []
+    folder_links: list[str] = []
+    folders, visited, broken = [""], set(), 0
+    while folders or folder_links:
+        # What is real first: of two ways to a folder the one without links gives the class.
+        folder = folders.pop() if folders else heapq.heappop(folder_links)
+        place = _identity(root / folder)
+        if place is None or place in visited:
+            continue
+        visited.add(place)
+        for entry in _entries(root / folder):
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                is_folder = entry.is_dir()
+                is_file = entry.is_file()
+            except OSError:  # a link to itself
+                is_folder = is_file = False
+            is_image = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
+            if is_folder and entry.is_symlink():
+                heapq.heappush(folder_links, name)
+            elif is_folder:
+                folders.append(name)
+            elif is_file and is_image:
+                (file_links if entry.is_symlink() else names).append(name)
+            elif entry.is_symlink() and is_image:
+                broken += 1
+    repeated = 0
+    if file_links:
+        known = {_identity(root / name) for name in names}
+        for name in sorted(file_links):
+            place = _identity(root / name)
+            if place in known:
+                repeated += 1
+            else:
+                known.add(place)
+                names.append(name)
+    notes = [f"{broken} broken links to images left out"] if broken else []
+    notes += [f"{repeated} links to images already listed left out"] if repeated else []
+    return sorted(names), notes
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from (e for e in entries if not e.name.startswith((".", "__MACOSX")))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be opened ({error.strerror}); check its permissions"
+        ) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

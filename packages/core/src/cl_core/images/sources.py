@@ -1,0 +1,69 @@
+"""Where images come from: folder per class, flat folder, or manifest, by one function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from cl_core.errors import InputError
+from cl_core.images.folder import read_folder
+from cl_core.images.manifest import MANIFEST_SUFFIXES, read_manifest
+from cl_core.images.table import ImageTable
+
+__all__ = ["list_images"]
+
+
+def list_images(
+    data: Path | str,
+    *,
+    root: Path | str | Sequence[Path | str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    on_error: Literal["stop", "skip"] = "stop",
+) -> ImageTable:
+    """List the images of a folder or of a manifest; decodes none.
+
+    A **folder** is searched through all its sub-folders for bmp, gif, jpg, jpeg, pgm, png, ppm,
+    tif, tiff and webp files, in code-point order of the relative paths. Hidden entries are left
+    out. Symbolic links are followed, but an image is listed once, under its real place if that
+    lies in the folder, so a loop of links ends.
+
+    - images in sub-folders: the first sub-folder is the class;
+    - images in the folder itself: no labels;
+    - all sub-folders are called ``train``, ``val`` (``valid``, ``validation``) or ``test``: these
+      are the splits, and the folders in them the classes.
+
+    A **manifest** is a ``.csv``, ``.tsv``, ``.txt`` (comma, semicolon or tab) or ``.parquet`` with
+    a column ``image`` and, as far as known, ``label``, ``group`` and ``split``. Relative image
+    paths start at ``root``, by default the manifest's folder; an extension may be missing. An
+    empty label, ``unknown`` or a negative number is no label. A row that repeats another is
+    dropped, and counted in ``notes``.
+
+    Args:
+        data: The folder or the manifest.
+        root: Folder, or folders tried in order, that a manifest's paths are relative to.
+        columns: Other names for a manifest's columns, such as ``{"label": "dx"}``.
+        labels: For a folder: ``folder`` makes sub-folders classes and images outside them
+            unlabelled, ``none`` ignores them. ``auto`` decides as above and refuses a mixture.
+        on_error: For a manifest: ``skip`` drops the rows whose file is missing, and notes them.
+
+    Returns:
+        The table; never empty.
+
+    Raises:
+        InputError: If there is nothing to read, no image, a column is missing, a file of a
+            manifest is missing, or an image occurs with two labels, groups or splits.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return read_folder(path, labels)
+    if not path.exists():
+        raise InputError(f"{path}: no such folder or manifest; check the path")
+    if path.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise InputError(
+            f"{path}: neither a folder of images nor a manifest "
+            f"({', '.join(sorted(MANIFEST_SUFFIXES))}); give one of these"
+        )
+    roots = [path.parent] if root is None else [root] if isinstance(root, str | Path) else root
+    return read_manifest(path, [Path(each) for each in roots], columns or {}, on_error)

@@ -1,0 +1,159 @@
+"""What is known of a set of images before any is decoded: files, labels, groups, splits."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cl_core.errors import InputError
+
+__all__ = ["UNLABELLED", "ImageTable", "class_names", "encode_labels"]
+
+UNLABELLED = -1
+"""The class number of an image without a label."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """A row per image; what :func:`cl_core.images.list_images` returns.
+
+    Attributes:
+        source: The folder or manifest it was read from, for messages.
+        root: Folder that :meth:`name` is relative to.
+        files: Path of each image.
+        labels: Class number of each image, int64, -1 for none.
+        classes: Names of the classes.
+        groups: Patient, field or other unit of each image that a split must not tear apart;
+            an empty name means a group of its own. ``None`` if none are known.
+        splits: The split each image was filed under, or ``None``.
+        notes: What was dropped or decided while listing, a sentence each.
+    """
+
+    source: str
+    root: str
+    files: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, row: int) -> str:
+        """The path of an image relative to ``root``, with forward slashes."""
+        try:
+            name = os.path.relpath(self.files[row], self.root)
+        except ValueError:  # on another drive
+            name = self.files[row]
+        return name.replace(os.sep, "/")
+
+    def select(self, rows: Iterable[int]) -> ImageTable:
+        """The table of the given rows, in the given order; classes keep their numbers."""
+        rows = [int(row) for row in rows]
+        return replace(
+            self,
+            files=tuple(self.files[row] for row in rows),
+            labels=self.labels[np.asarray(rows, dtype=np.int64)],
+            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+            splits=None if self.splits is None else tuple(self.splits[row] for row in rows),
+        )
+
+    def noting(self, notes: Iterable[str]) -> ImageTable:
+        """The same table with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def of_split(self, split: str) -> ImageTable:
+        """The rows of one split.
+
+        Raises:
+            InputError: If there is no such split, naming those there are.
+        """
+        known = sorted(set(self.splits or ()))
+        if self.splits is None or split not in known:
+            present = f"the splits are {', '.join(known)}" if known else "it has no splits"
+            raise InputError(
+                f"{self.source}: no image in split '{split}' ({present}); "
+                "name another, or give a manifest with a column 'split'"
+            )
+        return self.select(row for row, name in enumerate(self.splits) if name == split)
+
+    def with_classes(self, classes: Sequence[str]) -> ImageTable:
+        """The same images with the class numbers of a model.
+
+        Raises:
+            InputError: If an image has a label that is not among ``classes``.
+        """
+        names = [self.classes[k] if k >= 0 else "" for k in self.labels]
+        labels = encode_labels(names, classes, source=self.source)
+        return replace(self, labels=labels, classes=tuple(classes))
+
+    def require_classes(self, count: int = 2) -> None:
+        """Refuse a table with images of fewer than ``count`` classes.
+
+        Raises:
+            InputError: Naming the classes there are.
+        """
+        present = [self.classes[k] for k in np.unique(self.labels) if k >= 0]
+        if len(present) < count:
+            found = ", ".join(present) if present else "no label at all"
+            raise InputError(
+                f"{self.source}: needs images of at least {count} classes, found {found}; "
+                "use a folder per class or a manifest with a column 'label'"
+            )
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """The classes among ``labels``: whole numbers in their order, text in code-point order.
+
+    A blank, ``unknown`` or ``nan`` in any case, or a negative whole number, is no label.
+    """
+    names = {label for label in labels if not _is_blank(label)}
+    try:
+        return tuple(sorted(names, key=int))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def encode_labels(
+    labels: Sequence[str], classes: Sequence[str], *, source: str = "labels"
+) -> NDArray[np.int64]:
+    """Number ``labels`` by their place in ``classes``; no label is -1.
+
+    Args:
+        labels: One per image; see :func:`class_names` for what counts as none.
+        classes: Those of a table or of a checkpoint.
+        source: The file or option to name in the error.
+
+    Raises:
+        InputError: If a label is not among ``classes``.
+
+    Example:
+        >>> encode_labels(["oat", "", "rye"], ["oat", "rye"]).tolist()
+        [0, -1, 1]
+    """
+    number = {name: k for k, name in enumerate(classes)}
+    strange = Counter(name for name in labels if name not in number and not _is_blank(name))
+    if strange:
+        told = ", ".join(
+            f"'{name}' ({count} images)" for name, count in sorted(strange.items())[:5]
+        )
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+        raise InputError(
+            f"{source}: labels {told}{more} are not among the {len(classes)} classes "
+            f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}; "
+            "correct them or leave those images out"
+        )
+    return np.array([number.get(name, UNLABELLED) for name in labels], dtype=np.int64)
+
+
+def _is_blank(label: str) -> bool:
+    if label.lower() in {"", "unknown", "nan"}:
+        return True
+    return label.startswith("-") and label[1:].isdecimal()
