@@ -130,8 +130,8 @@ class Collapse(Callback):
             self._held -= len(self._batches.popleft())
 
     def measure(self, epoch: int, epochs: int | None) -> dict[str, float]:
-        """The two figures, at 200 epochs of a run at most; nothing if no embedding was seen."""
-        every = max(1, (epochs or 0) // 200)
+        """The two figures, at 100 epochs of a run or so; nothing if no embedding was seen."""
+        every = max(1, (epochs or 0) // 100)
         if not self._batches or (epoch % every and epoch not in (1, epochs)):
             return {}
         from cl_core.evaluation.spectrum import effective_rank, feature_std
