@@ -166,28 +166,33 @@ def _read_musae(raw: Path, name: str, normalize: bool) -> AttributedGraph:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads the Planetoid pickles and nothing else: six names, none of which can run code."""
+    """Reads the Planetoid pickles and nothing else: plain containers that cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         import scipy.sparse
 
+        module = module.replace("__builtin__", "builtins")
+        module = module.replace("numpy._core", "numpy.core").replace("sparse._csr", "sparse.csr")
         allowed = {
             "numpy.ndarray": np.ndarray,
             "numpy.dtype": np.dtype,
             "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],
             "scipy.sparse.csr.csr_matrix": scipy.sparse.csr_matrix,
             "collections.defaultdict": defaultdict,
-            "__builtin__.list": list,
+            "builtins.list": list,
         }
         try:
             return allowed[f"{module}.{name}"]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+            raise pickle.UnpicklingError(f"refused to load {module}.{name}") from None
 
 
 def _unpickle(file: Path) -> Any:
     with readable(file, "a published array"):
-        return _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
+        found = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
+        if hasattr(found, "check_format"):
+            found.check_format(full_check=True)  # an index that points outside would crash later
+        return found
 
 
 def fetch(loader: str, name: str | None, root: Path) -> Path:

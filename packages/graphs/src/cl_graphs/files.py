@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cl_core.errors import InputError
 from cl_graphs.arrays import existing_file
@@ -63,7 +64,7 @@ def load_edge_list(
     return with_features(edges, (source, target), features, labels, notes, normalize_features)
 
 
-def encode_labels(cells: Sequence[str]) -> tuple[np.ndarray[Any, Any], list[str]]:
+def encode_labels(cells: Sequence[str]) -> tuple[NDArray[Any], list[str]]:
     """Number the classes: whole numbers in their order, text in alphabetical order.
 
     Args:
@@ -178,7 +179,7 @@ def assemble(
 
 def _labels(
     labels: Column | str | Path, names: list[str] | None, num_nodes: int, nodes_from: Path
-) -> tuple[np.ndarray[Any, Any], list[str]]:
+) -> tuple[NDArray[Any], list[str]]:
     """Bring labels into row order, blank where there is none."""
     if isinstance(labels, Column):
         return encode_labels([str(cell) for cell in labels.cells])
@@ -212,7 +213,7 @@ def _node_numbers(
     names: list[str] | None,
     num_nodes: int,
     nodes_from: Path,
-) -> list[np.ndarray[Any, Any]]:
+) -> list[NDArray[Any]]:
     """Translate what a file calls its nodes into rows; refuse what is no node, with its place."""
     if names is None:
         numbers = [_whole_numbers(file, column, nodes_from) for column in columns]
@@ -237,7 +238,7 @@ def _node_numbers(
     return numbers
 
 
-def _whole_numbers(file: Path, column: Column, nodes_from: Path) -> np.ndarray[Any, Any]:
+def _whole_numbers(file: Path, column: Column, nodes_from: Path) -> NDArray[Any]:
     """Read row numbers; what is too large for one stays too large."""
     cells = column.cells
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "iu":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_core.errors import InputError
@@ -87,7 +88,7 @@ class AttributedGraph:
 
 
 def clean_edges(
-    source: np.ndarray[Any, Any], target: np.ndarray[Any, Any], num_nodes: int
+    source: NDArray[Any], target: NDArray[Any], num_nodes: int
 ) -> tuple[Tensor, list[str]]:
     """Make any list of node pairs a simple undirected graph, and tell what that changed.
 
@@ -125,10 +126,10 @@ def clean_edges(
 def make_graph(
     name: str,
     x: Any,
-    source: np.ndarray[Any, Any],
-    target: np.ndarray[Any, Any],
+    source: NDArray[Any],
+    target: NDArray[Any],
     *,
-    y: np.ndarray[Any, Any] | None = None,
+    y: NDArray[Any] | None = None,
     ids: Sequence[int] | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     notes: Sequence[str] = (),

@@ -7,6 +7,7 @@ from typing import Any
 from xml.parsers import expat
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cl_core.errors import InputError
 from cl_graphs.arrays import existing_file, readable
@@ -75,7 +76,7 @@ def load_graphml(
 
 def _numeric_attributes(
     path: Path, table: list[dict[str, Any]], keys: list[str]
-) -> tuple[np.ndarray[Any, Any], list[str]]:
+) -> tuple[NDArray[Any], list[str]]:
     """Stack the numeric node attributes; tell which those are."""
     text = [k for k in keys if any(isinstance(attributes.get(k), str) for attributes in table)]
     used = [key for key in keys if key not in text]

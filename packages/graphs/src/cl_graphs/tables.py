@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cl_core.errors import InputError
 from cl_graphs.arrays import csr_matrix, plain_array, plain_arrays, readable
@@ -33,7 +34,7 @@ class Column:
         unit: What ``places`` counts: ``line`` or ``row``.
     """
 
-    cells: Sequence[str] | np.ndarray[Any, Any]
+    cells: Sequence[str] | NDArray[Any]
     places: Sequence[int]
     unit: str = "line"
 
@@ -163,7 +164,7 @@ def read_labels(path: Path) -> tuple[Column, Column | None]:
     return Column(table[label], places, unit), owner
 
 
-def _label_text(path: Path, values: Sequence[Any] | np.ndarray[Any, Any]) -> list[str]:
+def _label_text(path: Path, values: Sequence[Any] | NDArray[Any]) -> list[str]:
     """Spell labels as text; what is missing (None, NaN) becomes blank."""
     cells = []
     for value in values.tolist() if isinstance(values, np.ndarray) else values:
@@ -209,7 +210,7 @@ def _cells(
     return [[cell.strip() for cell in row] for row in rows], [number for number, _ in kept]
 
 
-def _text_matrix(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
+def _text_matrix(path: Path) -> tuple[NDArray[Any], list[str] | None]:
     rows, places = _cells(path)
     numbered = len(rows[0]) > 1 and rows[0] == [str(k) for k in range(len(rows[0]))]
     header = rows[0] if numbered or not all(map(_is_number, rows[0])) else None

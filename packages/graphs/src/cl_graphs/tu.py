@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cl_core.errors import InputError
 from cl_graphs.arrays import existing_file, readable
@@ -72,7 +73,10 @@ def read_collection(folder: Path) -> list[Data]:
     edges = _table(files[0], np.int64) - 1
     indicator_file = existing_file(folder / f"{stem}_graph_indicator.txt")
     graph_of = _table(indicator_file, np.int64)[:, 0] - 1
-    num_nodes, num_graphs = len(graph_of), int(graph_of.max()) + 1
+    if graph_of[0] != 0 or not np.isin(np.diff(graph_of), (0, 1)).all():
+        raise InputError(f"{indicator_file}: graphs must be numbered 1, 2, ... in order of nodes")
+    sizes = np.bincount(graph_of)
+    num_nodes, num_graphs = len(graph_of), len(sizes)
     if edges.shape[1] != 2:
         raise InputError(f"{files[0]} has {edges.shape[1]} columns; an edge list has two")
     outside = ((edges < 0) | (edges >= num_nodes)).any(axis=1)
@@ -86,9 +90,6 @@ def read_collection(folder: Path) -> list[Data]:
         raise InputError(
             f"{files[0]}, line {int(crossing.argmax()) + 1}: an edge joins two different graphs"
         )
-    sizes = np.bincount(graph_of, minlength=num_graphs)
-    if (np.diff(graph_of) < 0).any() or not sizes.all():
-        raise InputError(f"{indicator_file}: graphs must be numbered 1, 2, ... in order of nodes")
     edge_index, _ = clean_edges(edges[:, 0], edges[:, 1], num_nodes)
     x = _features(folder, stem, num_nodes)
     x = one_hot_degrees(edge_index, num_nodes) if x is None else x
@@ -130,14 +131,14 @@ def _graph_labels(path: Path, num_graphs: int) -> torch.Tensor | None:
     return torch.from_numpy(y)
 
 
-def _rows(path: Path, dtype: type, number: int) -> np.ndarray[Any, Any]:
+def _rows(path: Path, dtype: type, number: int) -> NDArray[Any]:
     table = _table(path, dtype)
     if len(table) != number:
         raise InputError(f"{path} has {len(table)} lines, expected {number}")
     return table
 
 
-def _table(path: Path, dtype: type) -> np.ndarray[Any, Any]:
+def _table(path: Path, dtype: type) -> NDArray[Any]:
     with readable(existing_file(path), "a table of numbers"):
-        table: np.ndarray[Any, Any] = np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2)
+        table: NDArray[Any] = np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2)
     return table
