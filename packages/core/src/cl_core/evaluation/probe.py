@@ -8,6 +8,7 @@ optimum instead of to liblinear's default tolerance, some hundred times faster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from cl_core.evaluation.labels import Array, as_array, is_labelled
 from cl_core.evaluation.logistic import row_space, solve_logistic
 
-__all__ = ["C_GRID", "LogisticModel", "ProbeResult", "fit_logistic", "logistic_probe"]
+__all__ = ["C_GRID", "LogisticModel", "ProbeResult", "fit_logistic", "logistic_probe", "random_splits"]
 
 #: The grid of the protocol, $2^{-10}, \\dots, 2^9$.
 C_GRID: tuple[float, ...] = tuple(2.0**power for power in range(-10, 10))
@@ -128,8 +129,9 @@ def logistic_probe(
     _check(rows, labels)
     labelled = np.flatnonzero(is_labelled(labels))
     accuracies, f1s, chosen = [], [], []
-    for train, test in _random_splits(labels[labelled], splits, train_fraction, stratified, seed):
-        train, test = labelled[train], labelled[test]
+    for train, test in random_splits(
+        labels, splits=splits, train_fraction=train_fraction, seed=seed, stratified=stratified
+    ):
         model = _fit(rows, labels, train, cs, folds, normalize=False, selection=selection)
         predicted = model.predict(rows[test])
         accuracies.append(float((predicted == labels[test]).mean()))
@@ -248,19 +250,40 @@ def _solve(z: Tensor, one_hot: Tensor, cs: Sequence[float]) -> tuple[Tensor, Ten
     return weight, bias
 
 
-def _random_splits(
-    labels: np.ndarray, splits: int, fraction: float, stratified: bool, seed: int
+def random_splits(
+    labels: Array,
+    *,
+    splits: int,
+    train_fraction: float,
+    seed: int,
+    stratified: bool = False,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training and test rows, each in random order: the folds are taken in that order."""
+    """Yield the rows that :func:`logistic_probe` trains and tests on.
+
+    Args:
+        labels: ``(n,)``; rows labelled -1 or NaN are in neither part.
+        splits: Number of random splits.
+        train_fraction: Share of the labelled rows that is trained on, rounded down.
+        seed: Seed of the splits.
+        stratified: Draw the share from every class, at least one row of each.
+
+    Yields:
+        Row numbers of the two parts, each in random order: folds are taken in that order.
+    """
+    labels = _labels(labels)
+    labelled = np.flatnonzero(_is_labelled(labels))
     if not stratified:
         from sklearn.model_selection import ShuffleSplit
 
-        yield from ShuffleSplit(splits, test_size=1 - fraction, random_state=seed).split(labels)
+        draw = ShuffleSplit(splits, test_size=1 - train_fraction, random_state=seed)
+        for train, test in draw.split(labelled):
+            yield labelled[train], labelled[test]
         return
     rng = np.random.RandomState(seed)
+    groups = [np.flatnonzero(labels == name) for name in np.unique(labels[labelled])]
     for _ in range(splits):
-        members = [rng.permutation(np.flatnonzero(labels == name)) for name in np.unique(labels)]
-        sizes = [max(1, int(fraction * len(rows))) for rows in members]
+        members = [rng.permutation(rows) for rows in groups]
+        sizes = [max(1, int(train_fraction * len(rows))) for rows in members]
         parts = [np.split(rows, [size]) for rows, size in zip(members, sizes, strict=True)]
         train, test = (rng.permutation(np.concatenate(side)) for side in zip(*parts, strict=True))
         yield train, test
