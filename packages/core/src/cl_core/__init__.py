@@ -2,9 +2,15 @@
 
 Losses whose memory is linear in the batch, one ``fit``, run directories, evaluation protocols,
 self-contained reports and command lines. Import the room you need, such as
-``from cl_core.losses import nt_xent``: this module imports nothing, so it costs nothing.
+``from cl_core.losses import nt_xent``: this module imports nothing, so it costs nothing. One
+function can be had from here, where it is first used: ``cl_core.load_encoder(path)``.
 """
+
+import lazy_loader
 
 from cl_core._version import __version__
 
-__all__ = ["__version__"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"export": ["load_encoder"]}
+)
+__all__ += ["__version__"]

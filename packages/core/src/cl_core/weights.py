@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from cl_core.errors import InputError
 
-__all__ = ["WRAPPERS", "adapt_channels", "find_prefix", "load_weights", "read_weights"]
+__all__ = [
+    "WRAPPERS",
+    "adapt_channels",
+    "find_prefix",
+    "load_weights",
+    "mismatches",
+    "read_weights",
+]
 
 WRAPPERS = ("module", "model", "backbone", "encoder", "encoder_q", "trunk")
 """Names under which training code files an encoder; prefixes made of them may be taken off."""
@@ -166,7 +173,7 @@ def load_weights(
             have, want = found[key], expected[key]
             if have.ndim == want.ndim == 4 and have.shape[1] == 3 != want.shape[1]:
                 found[key] = adapt_channels(have, want.shape[1])
-    problems = _mismatches(expected, found)
+    problems = mismatches(expected, found)
     if problems:
         raise InputError(
             f"{source} does not fit {name}: {'; '.join(problems)}; give weights of this "
@@ -180,7 +187,8 @@ def _match(key: str) -> str:
     return match.group() if match else ""
 
 
-def _mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Say in words how ``found`` differs from the names and shapes ``expected``, if it does."""
     # Files from before torch 0.4.1 lack this counter; torch fills it in.
     missing = [k for k in expected if k not in found and not k.endswith("num_batches_tracked")]
     unexpected = [key for key in found if key not in expected]
