@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-from cl_core.outcome import Outcome, percent, text_table
+from cl_core.outcome import Outcome, text_table
 
 
 def test_a_table_aligns_names_left_and_figures_right():
     rows = [{"model": "ARIEL", "accuracy": "84.0"}, {"model": "raw", "accuracy": "9.5"}]
     assert text_table(rows) == ["model  accuracy", "ARIEL      84.0", "raw         9.5"]
     assert text_table([]) == []
-
-
-def test_a_share_is_spelled_in_percent_with_its_spread():
-    assert percent(0.8404) == "84.0"
-    assert percent(0.8404, 0.0096) == "84.0 ± 1.0"
 
 
 def test_an_outcome_names_only_files_that_are_there(tmp_path):

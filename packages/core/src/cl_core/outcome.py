@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Outcome", "percent", "text_table"]
+__all__ = ["Outcome", "text_table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,6 @@ class Outcome:
     def __str__(self) -> str:
         places = [str(self.out / name) for name in self.files if (self.out / name).exists()]
         return "\n".join([*self.lines, *places])
-
-
-def percent(share: float, spread: float | None = None) -> str:
-    """Spell a share in [0, 1] as a percentage, with its standard deviation if there is one."""
-    return f"{100 * share:.1f}" if spread is None else f"{100 * share:.1f} ± {100 * spread:.1f}"
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:

@@ -11,6 +11,7 @@ _HOMES = {
     "ProbeResult": "probe",
     "fit_logistic": "probe",
     "logistic_probe": "probe",
+    "random_splits": "probe",
     "knn_accuracy": "knn",
     "knn_predict": "knn",
     "knn_votes": "knn",

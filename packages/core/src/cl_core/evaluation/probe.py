@@ -21,7 +21,14 @@ from torch.nn import functional as F
 from cl_core.evaluation.labels import Array, as_array, is_labelled
 from cl_core.evaluation.logistic import row_space, solve_logistic
 
-__all__ = ["C_GRID", "LogisticModel", "ProbeResult", "fit_logistic", "logistic_probe", "random_splits"]
+__all__ = [
+    "C_GRID",
+    "LogisticModel",
+    "ProbeResult",
+    "fit_logistic",
+    "logistic_probe",
+    "random_splits",
+]
 
 #: The grid of the protocol, $2^{-10}, \\dots, 2^9$.
 C_GRID: tuple[float, ...] = tuple(2.0**power for power in range(-10, 10))
@@ -127,7 +134,6 @@ def logistic_probe(
         raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
     rows, labels = _rows(x, normalize), as_array(y)
     _check(rows, labels)
-    labelled = np.flatnonzero(is_labelled(labels))
     accuracies, f1s, chosen = [], [], []
     for train, test in random_splits(
         labels, splits=splits, train_fraction=train_fraction, seed=seed, stratified=stratified
@@ -267,14 +273,23 @@ def random_splits(
         seed: Seed of the splits.
         stratified: Draw the share from every class, at least one row of each.
 
+    Raises:
+        ValueError: If a part would be empty, or the training part a single row.
+
     Yields:
         Row numbers of the two parts, each in random order: folds are taken in that order.
     """
-    labels = _labels(labels)
-    labelled = np.flatnonzero(_is_labelled(labels))
+    labels = as_array(labels)
+    labelled = np.flatnonzero(is_labelled(labels))
+    n = len(labelled)
     if not stratified:
         from sklearn.model_selection import ShuffleSplit
 
+        if n - math.ceil((1 - train_fraction) * n) < 2:
+            raise ValueError(
+                f"train_fraction {train_fraction} of {n} labelled rows is less than 2 training "
+                "rows; raise it or label more"
+            )
         draw = ShuffleSplit(splits, test_size=1 - train_fraction, random_state=seed)
         for train, test in draw.split(labelled):
             yield labelled[train], labelled[test]
@@ -284,6 +299,8 @@ def random_splits(
     for _ in range(splits):
         members = [rng.permutation(rows) for rows in groups]
         sizes = [max(1, int(train_fraction * len(rows))) for rows in members]
+        if sum(sizes) == n:
+            raise ValueError("every class has a single row: a stratified split has no test part")
         parts = [np.split(rows, [size]) for rows, size in zip(members, sizes, strict=True)]
         train, test = (rng.permutation(np.concatenate(side)) for side in zip(*parts, strict=True))
         yield train, test
