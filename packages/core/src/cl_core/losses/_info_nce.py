@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_core.distributed import gather_rows, sum_over_ranks, world_size
-from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows
+from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows, similarities
 from cl_core.losses._tiles import cross_log_sums, log_sums
 
 __all__ = ["info_nce"]
@@ -87,7 +87,7 @@ def info_nce(
         )
     bounded = is_bounded(temperature)
     q, k = scaled_rows(query, temperature), scaled_rows(keys, temperature)
-    positives = (q * k).sum(1)
+    positives = similarities(q, k)
     if symmetric and world == 1:
         log_q, log_k = cross_log_sums(q, k, bounded=bounded, block_size=block_size)
         return (log_q + log_k).mean() / 2 - positives.mean()

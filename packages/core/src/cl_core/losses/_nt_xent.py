@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_core.distributed import gather_rows, rank, sum_over_ranks, world_size
-from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows
+from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows, similarities
 from cl_core.losses._tiles import log_sums, self_log_sums
 
 __all__ = ["nt_xent"]
@@ -65,6 +65,6 @@ def nt_xent(
         log_z = log_sums(
             z, gather_rows(z), own=rank() * 2 * n, bounded=bounded, block_size=block_size
         )
-    positives = (a * b).sum(1)  # s_ip(i), which both rows of a pair share
+    positives = similarities(a, b)  # s_ip(i), which both rows of a pair share
     loss = log_z.mean() - positives.mean()
     return loss if world == 1 else sum_over_ranks(loss / world)

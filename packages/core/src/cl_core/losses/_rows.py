@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cl_core.losses._tiles import BOUND
 
-__all__ = ["check_temperature", "is_bounded", "scaled_rows"]
+__all__ = ["check_temperature", "is_bounded", "scaled_rows", "similarities"]
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:
@@ -26,7 +26,11 @@ def is_bounded(temperature: float) -> bool:
 
 
 def scaled_rows(x: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, "n d"]:
-    r"""Return $z_i / \sqrt\tau$ with unit-length $z_i$; inner products then are similarities."""
+    r"""Return $z_i / \sqrt{\tau \log 2}$ with $z_i = x_i / \max(|x_i|, 10^{-12})$."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    unit: Tensor = F.normalize(wide, dim=1, eps=1e-12)
-    return unit * math.sqrt(1 / temperature)
+    return F.normalize(wide, dim=1, eps=1e-12) / math.sqrt(temperature * math.log(2))
+
+
+def similarities(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    r"""Return $s_i = z_i^\top z'_i / \tau$, row by row, of scaled rows or of sums of such rows."""
+    return (a * b).sum(1) * math.log(2)

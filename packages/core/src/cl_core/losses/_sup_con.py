@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from cl_core.distributed import gather_rows, rank, sum_over_ranks, world_size
-from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows
+from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows, similarities
 from cl_core.losses._tiles import log_sums, self_log_sums
 
 __all__ = ["sup_con"]
@@ -68,9 +68,10 @@ def sup_con(
     check_temperature(tau0, "base_temperature")
     if features.ndim != 3 or 0 in features.shape:
         raise ValueError(f"features must be (n, v, d), none of them 0, got {tuple(features.shape)}")
-    if labels is not None and labels.shape != features.shape[:1]:
+    if labels is not None and (labels.shape != features.shape[:1] or labels.is_floating_point()):
         raise ValueError(
-            f"labels must be ({len(features)},), one a sample, got {tuple(labels.shape)}"
+            f"labels must be ({len(features)},) integers, one a sample, "
+            f"got {tuple(labels.shape)} of {labels.dtype}"
         )
     if contrast not in ("all", "one"):
         raise ValueError(f'contrast must be "all" or "one", got {contrast!r}')
@@ -78,33 +79,30 @@ def sup_con(
         raise ValueError(f'no_positive must be "skip" or "zero", got {no_positive!r}')
     n, views, _ = features.shape
     world = world_size() if gather else 1
-    bounded = is_bounded(temperature)
     # View-major, so that the anchors of contrast="one" come first.
     z = scaled_rows(features.transpose(0, 1).flatten(0, 1), temperature)
-    y = torch.arange(n, device=z.device) if labels is None else labels
+    y = torch.arange(n, device=z.device) + n * rank() if labels is None else labels
+    y = y.repeat(views)
+    first, num_anchors = 0, n * views if contrast == "all" else n
+    candidates = z
     if world > 1:
-        y = y + rank() * n if labels is None else y
-        everyone = gather_rows(y.repeat(views), grad=False)
-    else:
-        everyone = y.repeat(views)
-    classes, label, class_size = torch.unique(everyone, return_inverse=True, return_counts=True)
-    first = rank() * n * views if world > 1 else 0
-    anchors = n * views if contrast == "all" else n
-    label_of_anchor = label[first : first + anchors]
-    num_positives = class_size[label_of_anchor] - 1
-    valid = num_positives > 0
-    num_valid = sum_over_ranks(valid.sum()) if world > 1 else valid.sum()
-    if num_valid == 0:
-        return (z * 0).sum()
-    candidates = gather_rows(z) if world > 1 else z
-    a = z[:anchors]
+        candidates, y, first = gather_rows(z), gather_rows(y, grad=False), len(z) * rank()
+    if len(candidates) == 1:
+        return (z * 0).sum()  # nothing to contrast with
+    classes, label, class_size = torch.unique(y, return_inverse=True, return_counts=True)
+    class_sum = z.new_zeros(len(classes), z.shape[1]).index_add(0, label, candidates)
+
+    anchors, label = z[:num_anchors], label[first : first + num_anchors]
+    bounded = is_bounded(temperature)
     if world == 1 and contrast == "all":
         log_z = self_log_sums(z, bounded=bounded, block_size=block_size)
     else:
-        log_z = log_sums(a, candidates, own=first, bounded=bounded, block_size=block_size)
-    class_sum = z.new_zeros(len(classes), z.shape[1]).index_add(0, label, candidates)
-    positives = (a * (class_sum[label_of_anchor] - a)).sum(1) / num_positives.clamp_min(1)
-    per_anchor = torch.where(valid, log_z - positives, 0)
-    count = num_valid if no_positive == "skip" else anchors * world
-    loss = per_anchor.sum() / count * (temperature / tau0)
-    return loss if world == 1 else sum_over_ranks(loss)
+        log_z = log_sums(anchors, candidates, own=first, bounded=bounded, block_size=block_size)
+    num_positives = class_size[label] - 1
+    valid = num_positives > 0
+    positives = similarities(anchors, class_sum[label] - anchors) / num_positives.clamp_min(1)
+    count = valid.sum() if no_positive == "skip" else torch.tensor(num_anchors, device=z.device)
+    total = torch.where(valid, log_z - positives, 0).sum() * (temperature / tau0)
+    if world > 1:
+        total, count = sum_over_ranks(total), sum_over_ranks(count)
+    return total / count.clamp_min(1)
