@@ -239,6 +239,15 @@ def test_damaged_files_are_refused_by_name(tmp_path):
         load_graph("Photo", root=tmp_path)
 
 
+def test_a_citation_matrix_that_points_outside_is_refused(tmp_path):
+    raw = write_planetoid(tmp_path)
+    matrix = sp.csr_matrix(np.eye(20, 6, dtype=np.float32))
+    matrix.indices[0] = 10**6
+    (raw / "ind.cora.tx").write_bytes(pickle.dumps(matrix, protocol=4))
+    with pytest.raises(InputError, match=r"ind\.cora\.tx cannot be read as a published array"):
+        load_graph("Cora", root=tmp_path)
+
+
 class Bomb:
     """Creates a file when it is unpickled."""
 

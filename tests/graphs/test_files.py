@@ -156,6 +156,7 @@ def test_numeric_ids_need_not_be_row_numbers_and_stay_numbers(folder):
         ("source,target\n0,1\nbob,1\n", "line 3: 'bob' is not a row number of x.npy; to use names"),
         ("source,target\n0,1.5\n", "line 2: '1.5' is not a row number"),
         (f"source,target\n0,{10**30}\n", f"line 2: node {10**30} is not one of the 4 rows"),
+        (f"source,target\n0,{-(10**30)}\n", "is negative, not one of the 4 rows"),
         ("source,target\n0,1\n1,2,3\n", "line 3: 3 cells where line 1 has 2"),
         ("source,target\n", "the graph has no edges between different nodes"),
         ("2,2\n3,3\n", "the graph has no edges between different nodes"),
