@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
 from cl_core.seeding import RandomStream, seed_everything
 
@@ -51,6 +51,7 @@ class EpochLoader(CombinedLoader):
             loader = DataLoader(cast(Any, loader), batch_size=None, collate_fn=_as_is)
         super().__init__(loader, "max_size_cycle")
         self.seed = seed
+        self._samplers = [getattr(part, "sampler", None) for part in self.flattened]
         self.trainer: Trainer | None = None
         self._stream: RandomStream | None = None
 
@@ -59,8 +60,10 @@ class EpochLoader(CombinedLoader):
         # Counts the finished epochs; `current_epoch` is still behind while a run is resumed.
         progress: Any = self.trainer.fit_loop.epoch_progress.current
         epoch: int = progress.processed
-        for loader in self.flattened:
-            _set_epoch(loader, epoch, self.seed)
+        for loader, sampler in zip(self.flattened, self._samplers, strict=True):
+            if (now := getattr(loader, "sampler", None)) is not sampler:
+                _correct(now, sampler, self.seed)
+            _set_epoch(loader, epoch)
         stream = RandomStream(self.seed, epoch, self.trainer.global_rank, _LOADING)
         with stream.running():
             super().__iter__()
@@ -75,11 +78,16 @@ class EpochLoader(CombinedLoader):
             return super().__next__()
 
 
-def _set_epoch(loader: Any, epoch: int, seed: int) -> None:
+def _correct(sampler: Any, replaced: Any, seed: int) -> None:
+    """Lightning's sampler for several processes shuffles always, and by seed 0: neither is ours."""
+    if isinstance(sampler, DistributedSampler):
+        sampler.shuffle = not isinstance(replaced, SequentialSampler)
+        sampler.seed = seed
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
     batches = getattr(loader, "batch_sampler", None)
     for sampler in (getattr(loader, "sampler", None), getattr(batches, "sampler", None)):
-        if isinstance(sampler, DistributedSampler):  # made by Lightning, which gives it seed 0
-            sampler.seed = seed
         if callable(set_epoch := getattr(sampler, "set_epoch", None)):
             set_epoch(epoch)
 
