@@ -120,12 +120,12 @@ class EvaluateConfig(SavedRunOptions):
     """Measure frozen embeddings by logistic regression from few labels, beside raw features.
 
     Nodes: the mean over random splits, accuracy on the nodes that are not in the training share.
-    Collections: stratified ten-fold cross-validation, repeated.
+    Collections: a support vector machine in stratified ten-fold cross-validation.
 
     Args:
         out: Where to write; by default `evaluate` inside the run directory.
         baseline: Another run to measure beside this one, such as one with `--method grace`.
-        splits: Random splits.
+        splits: Random splits; for a collection the number of folds, 20 being ten folds twice.
         train_fraction: Share of labelled nodes the probe learns from.
         raw: Measure the raw features too.
         seed: Seed of the splits.

@@ -1,0 +1,224 @@
+"""What a user does with graphs: one function a verb, each taking its configuration.
+
+One graph of many nodes and a collection of small graphs go the same way; what differs between
+them lies in `node_task` and `graph_task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cl_core.errors import InputError
+from cl_core.evaluation import effective_rank
+from cl_core.figures import metric_table
+from cl_core.outcome import Outcome, text_table
+from cl_core.runs import Run
+from cl_core.seeding import seed_everything
+from cl_core.training import fit
+from cl_graphs import pages
+from cl_graphs.config import (
+    DemoConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    RobustnessConfig,
+    SavedRunOptions,
+)
+from cl_graphs.data import load_poisoned
+from cl_graphs.node_task import NodeModel, NodeTask
+from cl_graphs.robustness import measure, side_by_side
+from cl_graphs.tasks import Model, Task, load_model, task_of, task_of_run
+from cl_graphs.vectors import write_vectors
+
+__all__ = ["demo", "embed", "evaluate", "pretrain", "robustness"]
+
+
+def pretrain(config: PretrainConfig) -> Outcome:
+    """Train an encoder without labels and write the run directory ``config.out``.
+
+    Returns:
+        ``train/loss`` and ``effective_rank`` of the embedding.
+
+    Raises:
+        InputError: If the data, an option or the output folder does not fit.
+        TrainingError: If the loss stops being a number.
+    """
+    task = task_of(config)
+    epochs = config.epochs or task.default_epochs
+    config = replace(config, epochs=epochs)
+    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
+        seed_everything(config.seed)
+        model = task.model(config)
+        result = fit(
+            task.method(model, config),
+            task.loader(config),
+            run=run,
+            epochs=epochs,
+            seed=config.seed,
+            trainer=config.trainer,
+            resume=config.resume,
+        )
+        run.save_model(model, model.card)
+        vectors = model.embed(task.data)
+        metrics = {
+            "train/loss": result.history[-1]["train/loss"],
+            "effective_rank": effective_rank(vectors),
+        }
+        if run.writes:
+            pages.training_page(run, task, result, vectors, metrics)
+        run.save_metrics(metrics, seconds=result.seconds)
+    lines = [
+        *task.summary(),
+        f"{model.name}: {result.epochs} epochs in {result.seconds:.1f} s, "
+        f"loss {metrics['train/loss']:.3f}, effective rank {metrics['effective_rank']:.1f}",
+    ]
+    return Outcome(out=run.path, metrics=metrics, lines=lines)
+
+
+def evaluate(config: EvaluateConfig) -> Outcome:
+    """Measure the frozen embeddings of a run, beside raw features and another run.
+
+    Returns:
+        ``accuracy``, ``macro_f1`` and their spreads; those of the others under ``raw/`` and the
+        name of the other run's method.
+
+    Raises:
+        InputError: If there is no such run, or the data has no labels to evaluate with.
+    """
+    task, models = _task_and_models(config, config.baseline)
+    task.labels()  # refused before anything is written
+    with Run.create(_out(config, "evaluate"), config, overwrite=config.overwrite) as run:
+        embedded = {name: model.embed(task.data) for name, model in models.items()}
+        scores = {name: task.scores(vectors, config) for name, vectors in embedded.items()}
+        if config.raw:
+            scores["raw features"] = task.scores(task.raw(), config)
+        metrics = _flat(scores)
+        rows = metric_table([{"model": name, **figures} for name, figures in scores.items()])
+        pages.comparison_page(run, task, rows, embedded)
+        run.save_metrics(metrics)
+    return Outcome(out=run.path, metrics=metrics, lines=text_table(rows))
+
+
+def embed(config: EmbedConfig) -> Outcome:
+    """Write one vector per node, or per graph of a collection, with its id.
+
+    Returns:
+        ``rows`` and ``dimensions`` of what was written.
+
+    Raises:
+        InputError: If there is no such run, or the data does not fit its model.
+    """
+    task, models = _task_and_models(config, None)
+    (model,) = models.values()
+    with Run.create(_out(config, "embed"), config, overwrite=config.overwrite) as run:
+        vectors = model.embed(task.data)
+        files = write_vectors(run, vectors, task.ids, format=config.format)
+        metrics = {"rows": len(vectors), "dimensions": vectors.shape[1]}
+        run.save_metrics(metrics)
+    line = f"{len(vectors):,} {task.unit}s, {vectors.shape[1]} dimensions"
+    return Outcome(out=run.path, metrics=metrics, lines=[line], files=files)
+
+
+def robustness(config: RobustnessConfig) -> Outcome:
+    """Measure accuracy while the graph is perturbed and attacked, more and more.
+
+    Returns:
+        ``clean/0/accuracy`` and ``<perturbation>/<strength>/accuracy``; those of the other run
+        under the name of its method.
+
+    Raises:
+        InputError: If there is no such run, it is one of a collection, or the data has no labels.
+    """
+    versions = {} if config.poisoned is None else load_poisoned(config.poisoned)
+    task, models = _task_and_models(config, config.baseline)
+    if not isinstance(task, NodeTask):
+        raise InputError(f"--run {config.run}: robustness is measured on the nodes of one graph")
+    if versions:
+        task = NodeTask(versions.pop(0.0))
+    labels = task.labels()
+    with Run.create(_out(config, "robustness"), config, overwrite=config.overwrite) as run:
+        points = list(
+            measure(
+                [model for model in models.values() if isinstance(model, NodeModel)],
+                task.data,
+                labels,
+                budgets=config.budgets,
+                radii=config.radii,
+                steps=config.attack_steps,
+                splits=config.splits,
+                train_fraction=config.train_fraction,
+                seed=config.seed,
+                poisoned=versions,
+            )
+        )
+        metrics = {}
+        for point in points:
+            owner = "" if point.model == points[0].model else f"{_slug(point.model)}/"
+            place = f"{owner}{_slug(point.perturbation)}/{point.strength:g}"
+            metrics[f"{place}/accuracy"] = point.accuracy
+            metrics[f"{place}/accuracy_std"] = point.accuracy_std
+        rows = metric_table(side_by_side(points))
+        pages.robustness_page(run, task, points, rows)
+        run.save_metrics(metrics)
+    return Outcome(out=run.path, metrics=metrics, lines=text_table(rows))
+
+
+def demo(config: DemoConfig) -> Outcome:
+    """Compare ARIEL, GRACE and raw features on the digits that come with scikit-learn.
+
+    Returns:
+        Figures as of `evaluate`.
+    """
+    runs = {}
+    for method in ("ariel", "grace"):
+        runs[method] = pretrain(
+            PretrainConfig(
+                data="digits",
+                out=config.out / method,
+                method=method,
+                epochs=config.epochs,
+                seed=config.seed,
+                overwrite=config.overwrite,
+                trainer=config.trainer,
+            )
+        )
+    return evaluate(
+        EvaluateConfig(
+            run=runs["ariel"].out,
+            baseline=runs["grace"].out,
+            out=config.out / "report",
+            overwrite=config.overwrite,
+        )
+    )
+
+
+def _task_and_models(
+    config: SavedRunOptions, baseline: Path | None
+) -> tuple[Task, dict[str, Model]]:
+    """The data, and the models to use on it under names that differ."""
+    task = task_of_run(Run.open(config.run), config)
+    models = {}
+    for path in (config.run, baseline) if baseline else (config.run,):
+        model = load_model(Run.open(path), task)
+        models[f"{model.name} ({path.name})" if model.name in models else model.name] = model
+    return task, models
+
+
+def _out(config: EvaluateConfig | EmbedConfig | RobustnessConfig, verb: str) -> Path:
+    return config.run / verb if config.out is None else config.out
+
+
+def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The first model's figures as they are, those of the others under their names."""
+    (_, own), *others = scores.items()
+    return dict(own) | {
+        f"{_slug(name)}/{figure}": value
+        for name, figures in others
+        for figure, value in figures.items()
+    }
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "_")
