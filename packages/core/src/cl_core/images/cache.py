@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_core.errors import InputError
@@ -53,7 +54,7 @@ class DecodeCache:
         header, entries = _read_index(self.path)
         self._header = header
         self._entries = entries
-        self._pixels: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+        self._pixels: NDArray[np.uint8] | None = None
 
     @classmethod
     def of(

@@ -6,17 +6,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_core.errors import InputError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+try:
+    from PIL import Image, ImageOps
+except ImportError as error:
+    raise InputError("reading images needs Pillow; run pip install cl-core[images]") from error
 
 __all__ = ["Channels", "UnreadableImageError", "read_image", "read_images"]
 
@@ -31,16 +34,11 @@ class UnreadableImageError(InputError):
         reason: What is wrong with it.
     """
 
-    def __init__(self, path: str | PathLike[str], reason: str) -> None:
-        super().__init__(
-            f"{path}: cannot be read as an image ({reason}); replace or remove the file, "
-            "or pass --on-error skip"
-        )
-        self.path = str(path)
+    # One required argument: a loader rebuilds a worker's exception from its message alone.
+    def __init__(self, message: str, *, path: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.path = path
         self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:  # crosses from a worker to the main process
-        return UnreadableImageError, (self.path, self.reason)
 
 
 def read_image(
@@ -68,14 +66,9 @@ def read_image(
 
     Raises:
         UnreadableImageError: Naming the file.
-        InputError: If Pillow is not installed.
     """
     if channels not in (1, 3, 4, "keep"):
         raise ValueError(f"channels must be 1, 3, 4 or 'keep', got {channels!r}")
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise InputError("reading images needs Pillow; run pip install cl-core[images]") from error
     try:
         with Image.open(path) as image:
             if jpeg_min_side is not None:
@@ -86,7 +79,13 @@ def read_image(
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise a dozen kinds for a broken file
-        raise UnreadableImageError(path, _reason(Path(path), error)) from error
+        reason = _reason(Path(path), error)
+        raise UnreadableImageError(
+            f"{path}: cannot be read as an image ({reason}); replace or remove the file, "
+            "or pass --on-error skip",
+            path=str(path),
+            reason=reason,
+        ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -114,7 +113,7 @@ def read_images(
             yield from pool.map(read, files[start : start + block])
 
 
-def _pixels(image: Image, channels: Channels) -> np.ndarray[Any, Any]:
+def _pixels(image: Image.Image, channels: Channels) -> NDArray[Any]:
     """Rows, columns, channels; writable."""
     if image.mode[0] in "IF":
         return _deep_pixels(image, channels)
@@ -132,7 +131,7 @@ def _pixels(image: Image, channels: Channels) -> np.ndarray[Any, Any]:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _deep_pixels(image: Image, channels: Channels) -> np.ndarray[Any, Any]:
+def _deep_pixels(image: Image.Image, channels: Channels) -> NDArray[Any]:
     pixels = np.array(image).astype(np.float32)[..., None]
     if image.mode != "F":
         if pixels.min() < 0 or pixels.max() > 65535:
@@ -146,11 +145,9 @@ def _deep_pixels(image: Image, channels: Channels) -> np.ndarray[Any, Any]:
     return pixels
 
 
-def _on_black(image: Image) -> Image:
-    from PIL import Image as Images
-
+def _on_black(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
-    black = Images.new("RGB", image.size)
+    black = Image.new("RGB", image.size)
     black.paste(image, mask=image.getchannel("A"))
     return black
 

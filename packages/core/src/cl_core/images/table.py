@@ -54,15 +54,15 @@ class ImageTable:
             name = self.files[row]
         return name.replace(os.sep, "/")
 
-    def select(self, rows: Iterable[int]) -> ImageTable:
+    def select(self, rows: Iterable[int] | NDArray[np.int64]) -> ImageTable:
         """The table of the given rows, in the given order; classes keep their numbers."""
-        rows = [int(row) for row in rows]
+        kept = [int(row) for row in rows]
         return replace(
             self,
-            files=tuple(self.files[row] for row in rows),
-            labels=self.labels[np.asarray(rows, dtype=np.int64)],
-            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
-            splits=None if self.splits is None else tuple(self.splits[row] for row in rows),
+            files=tuple(self.files[row] for row in kept),
+            labels=self.labels[np.asarray(kept, dtype=np.int64)],
+            groups=None if self.groups is None else tuple(self.groups[row] for row in kept),
+            splits=None if self.splits is None else tuple(self.splits[row] for row in kept),
         )
 
     def noting(self, notes: Iterable[str]) -> ImageTable:

@@ -14,7 +14,8 @@ are given. Common arguments:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from types import ModuleType
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -22,9 +23,6 @@ from cl_core.errors import InputError
 from cl_core.transforms.blur import GaussianBlur
 from cl_core.transforms.colour import ColorJitter, Grayscale
 from cl_core.transforms.scaling import CenterCrop, Normalize, Statistics, to_unit_range
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = [
     "crop_and_flip",
