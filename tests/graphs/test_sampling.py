@@ -170,6 +170,19 @@ def test_two_ranks_share_the_draws_of_one_process():
         assert odd == joint[1::2]
 
 
+def test_a_sampler_made_before_the_process_group_asks_it_for_the_rank():
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dataset = SubgraphDataset(random_graph(), subgraph_size=10, seed=0)
+    sampler = DrawSampler(dataset, steps_per_epoch=2)
+    assert list(sampler) == [0, 1]
+    torch.distributed.init_process_group("fake", rank=2, world_size=3, store=FakeStore())
+    try:
+        assert list(sampler) == [0 * 3 + 2, 1 * 3 + 2]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_batch_is_pyg_data_from_pygs_loader():
     from torch_geometric.data import Data
     from torch_geometric.loader import DataLoader

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from cl_core import distributed
 from cl_core.errors import InputError
 from cl_graphs.features import csr_entries, dense_rows
 from cl_graphs.graph import AttributedGraph
@@ -131,25 +132,38 @@ class DrawSampler(DistributedSampler[Any]):
     Args:
         dataset: What the draws index.
         steps_per_epoch: Draws of each rank in an epoch.
-        rank: This process.
-        world_size: All processes.
+        rank: This process; default: asked of the process group when an epoch starts, so the sampler
+            may be made before the group is.
+        world_size: All processes; likewise.
+
+    Raises:
+        ValueError: If ``steps_per_epoch < 1``.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], *, steps_per_epoch: int, rank: int = 0, world_size: int = 1
+        self,
+        dataset: Dataset[Any],
+        *,
+        steps_per_epoch: int,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         if steps_per_epoch < 1:
             raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+        super().__init__(dataset, num_replicas=world_size or 1, rank=rank or 0, shuffle=False)
         self.steps_per_epoch = steps_per_epoch
+        self.given = rank, world_size
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[int]:
+        rank, world_size = self.given
+        rank = distributed.rank() if rank is None else rank
+        world_size = distributed.world_size() if world_size is None else world_size
         first = self.epoch * self.steps_per_epoch
         for step in range(first, first + self.steps_per_epoch):
-            yield step * self.num_replicas + self.rank
+            yield step * world_size + rank
 
 
 def loader_for(
@@ -160,8 +174,8 @@ def loader_for(
     seed: int,
     sampler: Literal["random", "cluster", "neighbor"] = "random",
     workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    rank: int | None = None,
+    world_size: int | None = None,
 ) -> Any:
     """Serve mini-batches of one graph as PyG ``Data``.
 
@@ -176,8 +190,8 @@ def loader_for(
         sampler: ``random`` draws node subsets as published; ``cluster`` is PyG's ClusterLoader
             (Chiang et al. 2019); ``neighbor`` is PyG's NeighborLoader (Hamilton et al. 2017).
         workers: Processes that prepare batches.
-        rank: This process, in a distributed run.
-        world_size: All processes.
+        rank: This process in a distributed run; default: asked of the process group.
+        world_size: All processes; likewise.
 
     Returns:
         A PyG loader. Batches carry ``x``, ``edge_index``, ``n_id`` and, with labels, ``y``.
