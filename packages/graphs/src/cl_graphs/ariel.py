@@ -26,11 +26,15 @@ from cl_graphs.attack import AttackConfig, pgd_attack
 from cl_graphs.augment import drop_edges, drop_features
 from cl_graphs.encoder import GCN, eval_mode, normalized_adjacency
 from cl_graphs.hyper import ArielHyper
+from cl_graphs.sparse import SparseMatrix
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 __all__ = ["Ariel", "View", "curriculum", "embed", "grace_loss", "information_regularizer"]
+
+SPARSE_BELOW = 0.1
+"""Share of non-zero features below which a sparse product is the faster one."""
 
 
 def grace_loss(
@@ -104,8 +108,14 @@ def curriculum(epsilon: float, step: int, gamma: float, every: int) -> float:
 class View(NamedTuple):
     """A graph as the encoder meets it: features, and rows and columns of the adjacency."""
 
-    x: Float[Tensor, "n d"]
-    edge_index: Int64[Tensor, "2 e"]
+    x: Tensor | SparseMatrix
+    edge_index: Tensor
+
+
+def _sparse_if_worth(x: Tensor | SparseMatrix) -> Tensor | SparseMatrix:
+    if isinstance(x, Tensor) and x.count_nonzero() < SPARSE_BELOW * x.numel():
+        return SparseMatrix.from_dense(x)
+    return x
 
 
 class Ariel(L.LightningModule):
@@ -159,8 +169,9 @@ class Ariel(L.LightningModule):
             )
             for rate in (hyper.drop_edge_1, hyper.drop_edge_2)
         ]
+        x = _sparse_if_worth(clean.x)
         features = [
-            drop_features(clean.x, rate, generator=generator)
+            drop_features(x, rate, generator=generator)
             for rate in (hyper.drop_feature_1, hyper.drop_feature_2)
         ]
         return View(features[0], edges[0]), View(features[1], edges[1])
@@ -219,7 +230,7 @@ class Ariel(L.LightningModule):
         )
 
     def _project(self, view: View) -> tuple[Tensor, Tensor]:
-        adjacency = normalized_adjacency(view.edge_index, len(view.x), dtype=view.x.dtype)
+        adjacency = normalized_adjacency(view.edge_index, view.x.shape[0], dtype=view.x.dtype)
         z = self.encoder(view.x, adjacency)
         return z, self.head(z)
 
@@ -231,13 +242,16 @@ class Ariel(L.LightningModule):
         generator: torch.Generator | None,
         bernoulli_u: Tensor | None,
     ) -> View:
+        if isinstance(clean.x, SparseMatrix):
+            raise ValueError("the attack changes every feature: give the clean graph a dense x")
         if self._stochastic:
             with eval_mode(self.encoder, self.head), torch.no_grad():
                 h1 = self._project(view1)[1]
         attacked = pgd_attack(
             self.encoder,
             self.head,
-            *clean,
+            clean.x,
+            clean.edge_index,
             h1,
             self.attack,
             temperature=self.hyper.temperature,

@@ -26,29 +26,28 @@ the unrestricted attack.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from cl_core.losses import nt_xent
 from cl_graphs.augment import uniform
+from cl_graphs.contrast import FixedViewLoss
 from cl_graphs.encoder import GCN, eval_mode, normalized_adjacency
+from cl_graphs.pairs import PairGradient, SimpleGraph, pair_keys, row_blocks, structure_step
 from cl_graphs.projection import BudgetProjection
 
 __all__ = [
     "AdversarialView",
     "AttackConfig",
     "Perturbation",
+    "discretized",
     "pgd_attack",
     "pgd_steps",
     "structure_gradient",
 ]
-
-BLOCK_ENTRIES = 2**22
-"""Entries of one block of pairs: 16 MiB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,74 +114,11 @@ class AdversarialView:
     losses: tuple[float, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Graph:
-    """A simple undirected graph as the attack needs it: edges as ascending keys i * n + j."""
-
-    num_nodes: int
-    keys: Tensor  # pairs i < j
-
-    @classmethod
-    def of(cls, edge_index: Tensor, num_nodes: int) -> _Graph:
-        row, column = edge_index
-        forward = (row * num_nodes + column)[row < column].sort().values
-        backward = (column * num_nodes + row)[column < row].sort().values
-        if 2 * len(forward) != edge_index.shape[1] or not torch.equal(forward, backward):
-            raise ValueError(
-                "the attack needs an undirected graph without self loops: "
-                "edge_index must hold both directions of every edge"
-            )
-        if len(forward) > 1 and bool((forward[1:] == forward[:-1]).any()):
-            raise ValueError("the attack needs a simple graph: edge_index repeats an edge")
-        return cls(num_nodes, forward)
-
-    def pairs(self, keys: Tensor) -> Tensor:
-        return torch.stack([keys // self.num_nodes, keys % self.num_nodes])
-
-    def contains(self, keys: Tensor) -> Tensor:
-        if len(self.keys) == 0:
-            return torch.zeros_like(keys, dtype=torch.bool)
-        place = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        return self.keys[place] == keys
-
-    def weighted(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Entries of A + (S + S') o C; an attenuated edge appears twice, as 1 and as -S."""
-        signed = torch.where(self.contains(keys), -values, values)
-        pairs = self.pairs(torch.cat([self.keys, keys]))
-        weight = torch.cat([values.new_ones(len(self.keys)), signed])
-        return torch.cat([pairs, pairs.flip(0)], dim=1), torch.cat([weight, weight])
-
-    def flipped(self, keys: Tensor) -> Tensor:
-        removed = torch.isin(self.keys, keys, assume_unique=True)
-        added = keys[~self.contains(keys)]
-        pairs = self.pairs(torch.cat([self.keys[~removed], added]))
-        return torch.cat([pairs, pairs.flip(0)], dim=1)
-
-
-@dataclass(frozen=True, eq=False)
-class _PairGradient:
-    """g_S up to the sign C: entry (i, j) is left_i . right_j, symmetric in i and j."""
-
-    left: Tensor
-    right: Tensor
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Entries of rows start..stop at columns start..n; 0 on and below the diagonal."""
-        block = self.left[start:stop] @ self.right[start:].T
-        block[:, : stop - start].triu_(1)
-        return block
-
-    def at(self, pairs: Tensor) -> Tensor:
-        chunk = max(1, BLOCK_ENTRIES // self.left.shape[1])
-        parts = [
-            (self.left[rows] * self.right[columns]).sum(1)
-            for rows, columns in zip(*(torch.split(ends, chunk) for ends in pairs), strict=True)
-        ]
-        return torch.cat(parts)
-
-
 def structure_gradient(
-    sent: list[Tensor], arrived: list[Tensor], grads: list[Tensor], degree: Float[Tensor, " n"]
+    sent: Sequence[Tensor],
+    arrived: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    degree: Float[Tensor, " n"],
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
     r"""Factor the loss gradient with respect to $S$, apart from the sign $C$.
 
@@ -193,14 +129,14 @@ def structure_gradient(
         degree: $r > 0$, row sums of $\tilde A$.
 
     Returns:
-        ``left`` and ``right``: the gradient at pair $i < j$ is $C_{ij}$ ``left[i] @ right[j]``.
+        ``left`` and ``right``: the gradient at pair $i < j$ is $C_{ij}$ times
+        ``left[i] @ right[j] + left[j] @ right[i]``.
     """
-    g, u = torch.cat(grads[: len(sent)], 1), torch.cat(sent, 1)
-    o, du = torch.cat(arrived, 1), torch.cat(grads[len(sent) :], 1)
+    g, u = torch.cat(list(grads[: len(sent)]), 1), torch.cat(list(sent), 1)
+    o, du = torch.cat(list(arrived), 1), torch.cat(list(grads[len(sent) :]), 1)
     p = degree.rsqrt()[:, None]
     q = (g * o).add_(u * du).sum(1, keepdim=True) / (-2 * degree[:, None])
-    g, u, one = g * p, u * p, torch.ones_like(q)
-    return torch.cat([g, u, q, one], 1), torch.cat([u, g, one, q], 1)
+    return torch.cat([g * p, q], 1), torch.cat([u * p, torch.ones_like(q)], 1)
 
 
 def pgd_steps(
@@ -216,9 +152,9 @@ def pgd_steps(
     block_rows: int | None = None,
 ) -> Iterator[Perturbation]:
     """Yield the perturbation after each step; arguments as in `pgd_attack`."""
-    x, h_view1 = x.detach(), h_view1.detach()
-    graph = _Graph.of(edge_index, len(x))
-    allowed = None if candidates is None else _pair_keys(candidates, graph.num_nodes)
+    x, contrast = x.detach(), FixedViewLoss(h_view1, temperature)
+    graph = SimpleGraph.of(edge_index, len(x))
+    allowed = None if candidates is None else pair_keys(candidates, graph.num_nodes)
     budget = config.budget * len(graph.keys)
     moves_edges = config.structure_step > 0 and budget > 0
     keys, values, delta = graph.keys[:0], x.new_empty(0), torch.zeros_like(x)
@@ -226,25 +162,28 @@ def pgd_steps(
         index, weight = graph.weighted(keys, values)
         adjacency = normalized_adjacency(index, graph.num_nodes, weight, symmetric=True)
         with torch.enable_grad():
-            moved = (x + delta).requires_grad_()
-            z, sent, arrived = encoder.trace(moved, adjacency)
-            loss = nt_xent(h_view1, head(z), temperature)
-            wanted = [moved] * (config.feature_step > 0) + (arrived + sent) * moves_edges
-            grads = list(torch.autograd.grad(loss, wanted)) if wanted else []
+            z, sent, arrived = encoder.trace(x + delta, adjacency)
+            loss = contrast(head(z))
+            grads = torch.autograd.grad(loss, [*arrived, *sent])
         with torch.no_grad():
             if config.feature_step > 0:
-                delta = delta + config.feature_step * grads.pop(0).sign_()
+                g = grads[len(arrived)] @ encoder.layers[0].weight.T
+                delta = g.sign_().mul_(config.feature_step).add_(delta)
                 delta.clamp_(-config.feature_radius, config.feature_radius)
             if moves_edges:
                 degree = x.new_ones(graph.num_nodes).index_add_(0, index[0], weight)
                 left, right = structure_gradient(sent, arrived, grads, degree)
-                gradient = _PairGradient(left * (config.structure_step / step**0.5), right)
+                gradient = PairGradient(left * (config.structure_step / step**0.5), right)
                 projection = BudgetProjection(budget, config.bisection_width)
-                if allowed is None:
-                    _sweep_blocks(graph, gradient, keys, values, projection, block_rows)
-                else:
-                    _sweep_pairs(graph, gradient, keys, values, projection, allowed)
-                keys, values = projection.finish()
+                keys, values = structure_step(
+                    graph,
+                    gradient,
+                    keys,
+                    values,
+                    projection,
+                    allowed=allowed,
+                    blocks=row_blocks(graph.num_nodes, block_rows),
+                )
         yield Perturbation(keys, values, delta, loss.item())
 
 
@@ -296,72 +235,40 @@ def pgd_attack(
                 block_rows=block_rows,
             )
         )
+    return discretized(
+        x, SimpleGraph.of(edge_index, len(x)), steps, generator=generator, bernoulli_u=bernoulli_u
+    )
+
+
+def discretized(
+    x: Float[Tensor, "n d"],
+    graph: SimpleGraph,
+    steps: Sequence[Perturbation],
+    *,
+    loops: Int64[Tensor, "2 l"] | None = None,
+    generator: torch.Generator | None = None,
+    bernoulli_u: Float[Tensor, "n n"] | None = None,
+) -> AdversarialView:
+    """Flip each pair with probability S: pair ``(i, j)`` flips where S > U(0, 1).
+
+    Args:
+        x: Clean features.
+        graph: Clean edges.
+        steps: The attack; its last step is used.
+        loops: Self loops, appended as they are.
+        generator: Source of the draws, one per pair with S > 0.
+        bernoulli_u: These draws for every pair, read at row < column.
+    """
     end = steps[-1]
-    graph = _Graph.of(edge_index, len(x))
     if bernoulli_u is None:
         u = uniform(len(end.keys), generator, x.device).to(x.dtype)
     else:
         u = bernoulli_u[tuple(graph.pairs(end.keys))]
     flips = end.keys[end.values > u]
+    edges = graph.flipped(flips)
     return AdversarialView(
         x=x.detach() + end.delta,
-        edge_index=graph.flipped(flips),
+        edge_index=edges if loops is None else torch.cat([edges, loops], 1),
         flips=graph.pairs(flips),
         losses=tuple(step.loss for step in steps),
     )
-
-
-def _sweep_blocks(
-    graph: _Graph,
-    gradient: _PairGradient,
-    keys: Tensor,
-    values: Tensor,
-    projection: BudgetProjection,
-    block_rows: int | None,
-) -> None:
-    """Hand S + alpha g to the projection, a block of rows of the upper triangle at a time."""
-    n = graph.num_nodes
-    start = 0
-    while start < n - 1:
-        rows = block_rows or max(1, BLOCK_ENTRIES // (n - start))
-        stop = min(start + rows, n)
-        block = gradient.rows(start, stop).view(-1)
-        span = n - start
-
-        def place(pairs: Tensor, start: int = start, span: int = span) -> Tensor:
-            return (pairs // n - start) * span + pairs % n - start
-
-        def key_of(places: Tensor, start: int = start, span: int = span) -> Tensor:
-            return (places // span + start) * n + places % span + start
-
-        bounds = torch.tensor([start * n, stop * n], device=keys.device)
-        first, last = torch.searchsorted(graph.keys, bounds).tolist()
-        edges = place(graph.keys[first:last])
-        block[edges] = -block[edges]  # C = -1 where the edge exists
-        first, last = torch.searchsorted(keys, bounds).tolist()
-        block[place(keys[first:last])] += values[first:last]
-        projection.add(block, key_of)
-        start = stop
-
-
-def _sweep_pairs(
-    graph: _Graph,
-    gradient: _PairGradient,
-    keys: Tensor,
-    values: Tensor,
-    projection: BudgetProjection,
-    allowed: Tensor,
-) -> None:
-    """Hand S + alpha g at the allowed pairs to the projection; S is 0 elsewhere."""
-    g = gradient.at(graph.pairs(allowed))
-    g = torch.where(graph.contains(allowed), -g, g)
-    g[torch.searchsorted(allowed, keys)] += values
-    projection.add(g, lambda places: allowed[places])
-
-
-def _pair_keys(pairs: Tensor, num_nodes: int) -> Tensor:
-    row, column = pairs
-    if bool((row >= column).any()):
-        raise ValueError("candidates must be pairs with row < column")
-    keys: Tensor = torch.unique(row * num_nodes + column)
-    return keys

@@ -21,11 +21,13 @@ from cl_graphs.sparse import SparseMatrix
 
 __all__ = [
     "GCN",
+    "GIN",
     "Features",
     "GraphConvolution",
     "ProjectionHead",
     "activation_module",
     "eval_mode",
+    "graph_head",
     "normalized_adjacency",
 ]
 
@@ -191,6 +193,98 @@ class ProjectionHead(nn.Module):
     def forward(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         h: Tensor = self.fc2(F.elu(self.fc1(z)))
         return h
+
+
+def xavier_linear(in_features: int, out_features: int) -> nn.Linear:
+    """Make a linear layer with Xavier weights and a zero bias, as GraphCL starts."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def graph_head(width: int) -> nn.Sequential:
+    """Make the projection head of GraphCL: two layers, both as wide as the embedding."""
+    return nn.Sequential(xavier_linear(width, width), nn.ReLU(), xavier_linear(width, width))
+
+
+class GINLayer(nn.Module):
+    r"""$\mathrm{MLP}(A X + X)$ with an MLP of two linear layers (Xu et al. 2019).
+
+    PyG's ``GINConv`` takes no edge weights, and the attack needs them.
+
+    Args:
+        in_features: Width of $X$.
+        out_features: Width of the result and of the hidden layer.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.nn = nn.Sequential(
+            xavier_linear(in_features, out_features),
+            nn.ReLU(),
+            xavier_linear(out_features, out_features),
+        )
+
+
+class GIN(nn.Module):
+    r"""Encoder of whole graphs, as in GraphCL (You et al. 2020).
+
+    Each layer is $X \leftarrow \mathrm{BN}(\mathrm{ReLU}(\mathrm{MLP}(A X + X)))$; the embedding of
+    a graph is the sum over its nodes of every layer's output, side by side.
+
+    Args:
+        in_features: Width of the node features.
+        hidden: Width of each layer.
+        layers: Number of layers, at least 1.
+    """
+
+    def __init__(self, in_features: int, hidden: int, *, layers: int = 3) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+        widths = [in_features, *[hidden] * layers]
+        self.convs = nn.ModuleList(GINLayer(a, b) for a, b in pairwise(widths))
+        self.bns = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(layers))
+        self.out_features = hidden * layers
+
+    def forward(
+        self,
+        x: Float[Tensor, "n d"],
+        adjacency: SparseMatrix,
+        batch: Int64[Tensor, " n"],
+        num_graphs: int,
+    ) -> Float[Tensor, "g k"]:
+        """Embed the graphs of a batch.
+
+        Args:
+            x: Node features of all graphs.
+            adjacency: $A$ of their disjoint union, not normalised.
+            batch: The graph each node belongs to.
+            num_graphs: ``g``.
+        """
+        return self.trace(x, adjacency, batch, num_graphs)[0]
+
+    def trace(
+        self,
+        x: Float[Tensor, "n d"],
+        adjacency: SparseMatrix,
+        batch: Int64[Tensor, " n"],
+        num_graphs: int,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Embed graphs and keep what each layer sends over the edges and what arrives.
+
+        Returns:
+            The embeddings; $X_l$ that enters every layer; $A X_l$ of every layer.
+        """
+        sent, arrived, pooled = [], [], []
+        for conv, norm in zip(self.convs, self.bns, strict=True):
+            sent.append(x)
+            arrived.append(adjacency @ x)
+            assert isinstance(conv, GINLayer)
+            x = norm(F.relu(conv.nn(arrived[-1] + x)))
+            pooled.append(x.new_zeros(num_graphs, x.shape[1]).index_add(0, batch, x))
+        return torch.cat(pooled, 1), sent, arrived
 
 
 @contextmanager

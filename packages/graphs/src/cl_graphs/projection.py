@@ -20,8 +20,8 @@ from torch import Tensor
 
 __all__ = ["BudgetProjection", "project_budget"]
 
-PRUNE_FROM = 2**17
-"""Entries that must have gathered before pruning is worth a bisection."""
+PRUNE_FROM = 2**14
+"""Entries above the bound that are worth a bisection to raise it."""
 
 
 def project_budget(
@@ -60,10 +60,10 @@ class BudgetProjection:
         self.width = width
         self._bound = 0.0  # the projection is zero for every entry <= this
         self._low = self._high = 0.0
-        self._values: list[Tensor] = []
-        self._keys: list[Tensor] = []
         self._held = 0
         self._prune_at = PRUNE_FROM
+        self._values: list[Tensor] = []
+        self._keys: list[Tensor] = []
 
     def add(
         self,
@@ -80,18 +80,19 @@ class BudgetProjection:
             return
         low, high = (bound.item() for bound in values.aminmax())
         self._low, self._high = min(self._low, low), max(self._high, high)
-        if high <= self._bound:
+        if self._values and high <= self._bound:
             return
-        kept = (values > self._bound).nonzero().squeeze(1)
-        self._values.append(values[kept])
-        self._keys.append(key_of(kept))
-        self._held += len(kept)
-        if self._held > self._prune_at:
-            self._prune()
+        self._raise_bound(values)
+        positions = (values > self._bound).nonzero().squeeze(1)
+        self._values.append(values[positions])
+        self._keys.append(key_of(positions))
+        self._held += len(positions)
 
     def finish(self) -> tuple[Int64[Tensor, " s"], Float[Tensor, " s"]]:
         """Return keys, ascending, and values of the projection's non-zero entries."""
-        keys, values = self._gathered()
+        if not self._values:
+            return torch.empty(0, dtype=torch.int64), torch.empty(0)
+        keys, values = torch.cat(self._keys), torch.cat(self._values)
         if self._bound == 0 and values.clamp(max=1).sum() <= self.budget:
             values = values.clamp(max=1)
         else:
@@ -100,24 +101,24 @@ class BudgetProjection:
         keys, order = keys[support].sort()
         return keys, values[support][order]
 
-    def _gathered(self) -> tuple[Tensor, Tensor]:
-        if not self._values:
-            return torch.empty(0, dtype=torch.int64), torch.empty(0)
-        return torch.cat(self._keys), torch.cat(self._values)
+    def _raise_bound(self, values: Tensor) -> None:
+        """Forget what cannot survive, before ``values`` join, once there is much to forget."""
+        fresh = values[values > self._bound]
+        if self._held + len(fresh) < self._prune_at:
+            return
+        seen = torch.cat([*self._values, fresh])
+        if seen.clamp(max=1).sum() > self.budget:
+            self._bound = max(self._bound, self._bisect(seen)[1])
+            kept = [held > self._bound for held in self._values]
+            self._keys = [k[keep] for k, keep in zip(self._keys, kept, strict=True)]
+            self._values = [v[keep] for v, keep in zip(self._values, kept, strict=True)]
+            self._held = sum(map(len, self._values))
+        self._prune_at = max(PRUNE_FROM, 2 * int((seen > self._bound).sum()))
 
     def _bisect(self, values: Tensor) -> tuple[float, float]:
         return _bisect(
             values, self.budget, self._low - 1, self._high, self.width, known=self._bound
         )
-
-    def _prune(self) -> None:
-        keys, values = self._gathered()
-        if values.clamp(max=1).sum() > self.budget:
-            self._bound = max(self._bound, self._bisect(values)[1])
-        kept = values > self._bound
-        self._keys, self._values = [keys[kept]], [values[kept]]
-        self._held = int(kept.sum())
-        self._prune_at = max(PRUNE_FROM, 2 * self._held)
 
 
 def _bisect(

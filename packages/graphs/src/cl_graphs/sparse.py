@@ -50,9 +50,38 @@ class SparseMatrix:
             return cls(matrix, matrix)
         return cls(matrix, _coalesced(index.flip(0), values, (shape[1], shape[0])))
 
+    @classmethod
+    def from_dense(cls, dense: Float[Tensor, "n m"]) -> SparseMatrix:
+        """Take the non-zeros of a dense matrix."""
+        index = dense.nonzero().T
+        values = dense[index[0], index[1]]
+        order = index[1].argsort(stable=True)
+        n, m = dense.shape
+        return cls(
+            _ordered(index, values, (n, m)),
+            _ordered(index[:, order].flip(0), values[order], (m, n)),
+        )
+
+    def scale_columns(self, factors: Float[Tensor, " m"]) -> SparseMatrix:
+        """Multiply column ``j`` by ``factors[j]``; zeros stay stored."""
+        matrix, transpose = self.matrix, self.transpose
+        index, flipped = matrix.indices(), transpose.indices()
+        return SparseMatrix(
+            _ordered(index, matrix.values() * factors[index[1]], matrix.shape),
+            _ordered(flipped, transpose.values() * factors[flipped[0]], transpose.shape),
+        )
+
     @property
     def shape(self) -> torch.Size:
         return self.matrix.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
 
     def __matmul__(self, dense: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
         product: Tensor = _Product.apply(dense, self.matrix, self.transpose)
@@ -61,6 +90,11 @@ class SparseMatrix:
 
 def _coalesced(index: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.sparse_coo_tensor(index, values, shape, check_invariants=False).coalesce()
+
+
+def _ordered(index: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Like `_coalesced` for entries that are already sorted and distinct."""
+    return torch.sparse_coo_tensor(index, values, shape, is_coalesced=True, check_invariants=False)
 
 
 class _Product(torch.autograd.Function):
