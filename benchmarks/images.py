@@ -1,6 +1,6 @@
 """Images a second through two SimCLR views, beside lightly's on torchvision's ImageFolder.
 
-    python benchmarks/images.py [--images 256] [--rounds 7] [--out benchmarks/results/images.md]
+    python benchmarks/images.py [--images 192] [--rounds 5] [--out benchmarks/results/images.md]
 
 Makes photograph-like JPEGs of 256 to 512 pixels a side, then reads them in turns: an epoch here,
 an epoch there, each through two workers, so that whatever else the machine does slows both down.
@@ -123,8 +123,8 @@ def decoding(folder: Path) -> dict[str, float]:
 def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
