@@ -241,9 +241,9 @@ def test_options_that_do_not_suit_the_architecture_are_refused(name, options, me
 def test_values_out_of_range_are_refused():
     with pytest.raises(ValueError, match="must be positive, got 0 and None"):
         build_backbone("resnet18", in_channels=0)
-    with pytest.raises(ValueError, match="stem must be one of auto, imagenet, cifar"):
+    with pytest.raises((ValueError, TypeError), match="small"):  # TypeError: beartype was faster
         build_backbone("resnet18", stem="small")
-    with pytest.raises(ValueError, match="output_stride must be 8, 16 or 32, got 4"):
+    with pytest.raises((ValueError, TypeError), match="output_stride"):
         build_backbone("resnet18", output_stride=4)
     encoder = build_backbone("test_resnet")
     with pytest.raises(ValueError, match=r"expects images \(n, 3, h, w\), got \(2, 4, 8, 8\)"):

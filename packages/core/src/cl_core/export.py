@@ -184,10 +184,14 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _check_card(card: Mapping[str, Any], source: str) -> None:
-    kinds = {"architecture": str, "in_channels": int, "stem": str, "output_stride": int}
-    for key, kind in kinds.items():
+    for key, kind in {"architecture": str, "in_channels": int}.items():
         if not isinstance(card[key], kind):
             raise InputError(f"{source}: {key} must be {kind.__name__}, got {card[key]!r}")
+    for key, allowed in {"stem": ("imagenet", "cifar"), "output_stride": (8, 16, 32)}.items():
+        if card[key] not in allowed:
+            raise InputError(
+                f"{source}: {key} must be one of {', '.join(map(str, allowed))}, got {card[key]!r}"
+            )
     if not isinstance(card["image_size"], int | None):
         raise InputError(f"{source}: image_size must be int or null, got {card['image_size']!r}")
     given = [key for key in ("mean", "std") if card.get(key) is not None]

@@ -91,9 +91,7 @@ def _read(path: Path) -> object:
     return content
 
 
-def adapt_channels(
-    weight: Float[Tensor, "o 3 h w"], channels: int
-) -> Float[Tensor, "o {channels} h w"]:
+def adapt_channels(weight: Float[Tensor, "o r h w"], channels: int) -> Float[Tensor, "o c h w"]:
     r"""Give an RGB convolution another number of input channels by wrapping its filters around.
 
     For $k = 0, 1, \dots$ up to the larger of 3 and ``channels``, input channel $k \bmod c$ takes a
@@ -106,8 +104,11 @@ def adapt_channels(
     (cycle, then times $3/c$) keeps the sum only roughly.
 
     Args:
-        weight: The RGB weights.
+        weight: The RGB weights, $r = 3$.
         channels: $c \ge 1$.
+
+    Raises:
+        ValueError: If ``weight`` has other than three input channels or ``channels < 1``.
     """
     if weight.ndim != 4 or weight.shape[1] != 3:
         raise ValueError(f"the rule needs RGB filters (o, 3, h, w), got {tuple(weight.shape)}")
