@@ -125,7 +125,7 @@ def training_curves(rows: Sequence[Mapping[str, object]], *, x: str = "epoch") -
         raise ValueError("the history holds no number to draw")
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     count = math.ceil(len(panels) / columns)
-    width = 4.2 if columns == 1 else 3.3 * columns
+    width = 4.6 if columns == 1 else 9.6
     figure, axes = new_figure(count, columns, width=width, height=2.4 * count)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
@@ -201,9 +201,9 @@ def scatter_2d(
     figure.update_layout(
         xaxis=plain,
         yaxis={**plain, "scaleanchor": "x"},
-        margin={"l": 8, "r": 8, "t": 36, "b": 8},  # the tool bar lies above the legend
-        height=520,
-        legend={"itemsizing": "constant"},
+        margin={"l": 8, "r": 8, "t": 36, "b": 8},  # the tool bar has the top
+        height=560,
+        legend={"itemsizing": "constant", "orientation": "h", "x": 0, "y": -0.02, "yanchor": "top"},
         showlegend=labels is not None,
     )
     return figure

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["row_space", "solve_logistic"]
+__all__ = ["row_space", "solve_logistic", "threads_for"]
 
 # Problems x rows handled at once: bounds the working memory to some 300 MB.
 _ELEMENTS = 4_000_000
@@ -64,13 +64,10 @@ def solve_logistic(
     axes = torch.linalg.eigh(rows.T @ rows).eigenvectors
     z = rows @ axes
     chunk = max(1, _ELEMENTS // max(1, len(x)))
-    with _threads_for(targets.numel()):
-        solved = [
-            _newton(z, t.to(torch.float64), c_part.to(torch.float64), tolerance, max_steps)
-            for t, c_part in zip(
-                torch.split(targets, chunk, dim=1), torch.split(c, chunk), strict=True
-            )
-        ]
+    solved = [
+        _newton(z, t.to(torch.float64), c_part.to(torch.float64), tolerance, max_steps)
+        for t, c_part in zip(torch.split(targets, chunk, dim=1), torch.split(c, chunk), strict=True)
+    ]
     w = axes @ torch.cat(solved, dim=1)
     w = w if basis is None else basis @ w
     return w[:-1], w[-1]
@@ -85,8 +82,8 @@ def row_space(x: Float[Tensor, "n d"]) -> Float[Tensor, "d r"] | None:
 
 
 @contextmanager
-def _threads_for(elements: int) -> Iterator[None]:
-    """One thread for small problems.
+def threads_for(elements: int) -> Iterator[None]:
+    """One thread for small problems: rows x problems solved together below half a million.
 
     Thousands of operations of some 0.1 ms each gain little from a second thread and lose a factor
     of ten where another program keeps that core busy (measured), because each waits for both.

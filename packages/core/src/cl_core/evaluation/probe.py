@@ -3,7 +3,7 @@
 Zhu et al. 2020 (GRACE) and Feng et al. 2022 (ARIEL) report the accuracy of one-vs-rest logistic
 regression on random splits, with $C$ chosen on the training part. This module follows their
 released evaluation to the letter, quirks included, and solves the same convex problems to their
-optimum instead of to liblinear's default tolerance, some hundred times faster.
+optimum instead of to liblinear's default tolerance, in about a tenth of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cl_core.evaluation.labels import Array, as_array, is_labelled
-from cl_core.evaluation.logistic import row_space, solve_logistic
+from cl_core.evaluation.logistic import row_space, solve_logistic, threads_for
 
 __all__ = [
     "C_GRID",
@@ -214,12 +214,13 @@ def _fit(
     if len(train) < 2:
         raise ValueError(f"need at least 2 labelled training rows, got {len(train)}")
     x = rows[torch.from_numpy(train)].to(torch.float64)
-    basis = row_space(x)  # once for all folds
-    z = x if basis is None else x @ basis
     one_hot = torch.from_numpy(labels[train][:, None] == classes)
-    c = cs[0] if len(cs) == 1 else _choose_c(z, one_hot, cs, folds, selection)
-    weight, bias = _solve(z, one_hot, [c])
-    weight = weight[0] if basis is None else weight[0] @ basis.T
+    with threads_for(one_hot.numel() * len(cs)):
+        basis = row_space(x)  # once for all folds
+        z = x if basis is None else x @ basis
+        c = cs[0] if len(cs) == 1 else _choose_c(z, one_hot, cs, folds, selection)
+        weight, bias = _solve(z, one_hot, [c])
+        weight = weight[0] if basis is None else weight[0] @ basis.T
     return LogisticModel(weight, bias[0], classes, float(c), normalize)
 
 
