@@ -109,7 +109,6 @@ def train(out, loader, epochs=5, resume=False, act=None, every=1, config=CONFIG)
             epochs=epochs,
             seed=0,
             trainer=TrainerConfig(**options | {"checkpoint_every": every}),
-            resume=resume,
             callbacks=[Stop(act)] if act else [],
         )
     return module, result
@@ -146,12 +145,22 @@ def test_epochs_and_seeds_differ():
         assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_an_older_checkpoint_repeats_the_epochs_since(tmp_path):
-    straight = train(tmp_path / "straight", "ours", every=2)
+def test_the_epochs_after_the_checkpoint_are_repeated(tmp_path):
+    straight = train(tmp_path / "straight", "ours", epochs=4, every=2)
     with pytest.raises(RuntimeError):
-        train(tmp_path / "stopped", "ours", act=fail, every=5)  # nothing saved yet
-    assert not (tmp_path / "stopped" / "checkpoints").exists()
-    assert_same_end(straight, train(tmp_path / "other", "ours", every=2))
+        train(tmp_path / "stopped", "ours", epochs=4, act=fail, every=1)
+    # As if the kill had come between the row of epoch 2 and its checkpoint, and later.
+    with (tmp_path / "stopped" / "history.csv").open("a") as file:
+        file.write("3,1,1,1,1,1\n4,1,")
+    assert_same_end(straight, train(tmp_path / "stopped", "ours", epochs=4, resume=True, every=2))
+
+
+def test_a_run_without_a_checkpoint_yet_begins_anew(tmp_path):
+    straight = train(tmp_path / "straight", "ours")
+    run = Run.create(tmp_path / "stopped", {"epochs": 5})
+    run.history.append({"epoch": 1, "seconds": 1.0})
+    run.close()
+    assert_same_end(straight, train(tmp_path / "stopped", "ours", resume=True))
 
 
 def test_a_finished_run_can_be_prolonged(tmp_path):

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from cl_core.errors import InputError
 from cl_core.run_directory.atomic import write_atomic
 
 __all__ = ["History"]
@@ -27,14 +28,21 @@ class History:
         self._columns: list[str] | None = None
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add an epoch; ``row["epoch"]`` counts from 1."""
+        """Add an epoch; ``row["epoch"]`` counts from 1.
+
+        Raises:
+            InputError: If the disk is full or the place cannot be written.
+        """
         columns = self._header()
         new = [name for name in row if name not in columns]
         if new:
             self._rewrite([*columns, *new], [*self.rows(), dict(row)])
         else:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_line([_cell(row.get(name)) for name in columns]))
+            try:
+                with self.path.open("a", encoding="utf-8", newline="") as file:
+                    file.write(_line([_cell(row.get(name)) for name in columns]))
+            except OSError as error:
+                raise InputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def rows(self) -> list[dict[str, float]]:
         """Every complete row, empty cells left out."""

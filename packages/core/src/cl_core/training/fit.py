@@ -61,7 +61,7 @@ def fit(
     epochs: int,
     seed: int,
     trainer: TrainerConfig,
-    resume: bool = False,
+    resume: bool | None = None,
     monitor: str = "train/loss",
     mode: Literal["min", "max"] = "min",
     val_loader: Iterable[Any] | None = None,
@@ -84,7 +84,8 @@ def fit(
         epochs: Of the whole run, those before it was resumed included.
         seed: The run's seed; call ``seed_everything(seed)`` before the module is built.
         trainer: Devices, precision, how often to save and report.
-        resume: Continue from the run's checkpoint, if it has one.
+        resume: Continue from the run's checkpoint, if it has one. By default as the run was
+            created.
         monitor: The figure of the history that tells the best checkpoint.
         mode: Whether the best is its smallest or largest.
         val_loader: Given to the module's ``validation_step`` after each epoch.
@@ -129,9 +130,10 @@ def fit(
             ),
         )
         source.trainer = engine
+        resume = run.resumed if resume is None else resume
         start = run.checkpoint if resume and run.checkpoint.exists() else None
         try:
-            engine.fit(module, source, val_loader, ckpt_path=start, weights_only=True)
+            engine.fit(module, source, val_loader, ckpt_path=start)
         except SystemExit as stop:  # how Lightning passes on both signals
             if engine.is_global_zero:
                 tell(f"stopped in epoch {engine.current_epoch + 1}; {last_good(run)}")
