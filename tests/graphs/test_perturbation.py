@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from cl_graphs.perturbation import add_random_edges, dice, sign_noise
 
 
