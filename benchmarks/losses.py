@@ -143,7 +143,7 @@ def error(task: str, n: int) -> tuple[float, float]:
     a, b = x.clone().requires_grad_(), x.double().requires_grad_()
     value, exact = losses[OURS](a), losses[DENSE](b)
     (g,), (h,) = torch.autograd.grad(value, a), torch.autograd.grad(exact, b)
-    return float(abs(value - exact) / exact), float((g - h).norm() / h.norm())
+    return abs(value.item() - exact.item()) / exact.item(), float((g - h).norm() / h.norm())
 
 
 def report() -> str:
