@@ -29,7 +29,13 @@ from cl_core.errors import InputError
 from cl_core.run_directory.atomic import write_atomic
 from cl_core.run_directory.folder import MARK, RunFolder, launched_rank
 from cl_core.run_directory.history import History
-from cl_core.run_directory.record import HOW_CALLED, changed_options, environment, plain
+from cl_core.run_directory.record import (
+    HOW_CALLED,
+    changed_options,
+    environment,
+    plain,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -278,22 +284,6 @@ class Run:
         if not isinstance(record, dict):
             raise InputError(f"{path} is damaged (not an object): run the command again")
         return record
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The options recorded in the run directory ``path``.
-
-    Raises:
-        InputError: If they cannot be read.
-    """
-    file = path / "config.yaml"
-    try:
-        record = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: restore it or start a new run") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{file} holds no options: restore it or start a new run")
-    return record
 
 
 def _number(name: str, value: object) -> float | int | None:

@@ -12,7 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HOW_CALLED", "changed_options", "environment", "plain"]
+import yaml
+
+from cl_core.errors import InputError
+
+__all__ = ["HOW_CALLED", "changed_options", "environment", "plain", "read_config"]
 
 HOW_CALLED = ("resume", "overwrite")
 """Options that say how a command was called; recorded, they would be repeated with the run."""
@@ -50,6 +54,22 @@ def _plain(value: Any, name: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(f"{name} cannot be recorded: {value!r} is not a plain value")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options recorded in the run directory ``path``.
+
+    Raises:
+        InputError: If they cannot be read.
+    """
+    file = path / "config.yaml"
+    try:
+        record = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file} cannot be read as YAML: restore it or start a new run") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{file} holds no options: restore it or start a new run")
+    return record
 
 
 def changed_options(*, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
