@@ -74,8 +74,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model.safetensors")
 
 
+def history_of(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+
+
 def losses(run: Path) -> list[str]:
-    return [row["train/loss"] for row in csv.DictReader((run / "history.csv").open())]
+    return [row["train/loss"] for row in history_of(run)]
 
 
 def metrics_of(run: Path) -> dict[str, float]:
@@ -84,7 +88,7 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 def test_pretrain_leaves_a_complete_run(trained):
     run = trained["ariel"]
-    history = list(csv.DictReader((run / "history.csv").open()))
+    history = history_of(run)
     assert [int(float(row["epoch"])) for row in history] == [1, 2, 3]
     assert all(float(row["train/adversarial"]) > 0 for row in history)
     assert metrics_of(run)["train/loss"] == pytest.approx(float(history[-1]["train/loss"]))
@@ -98,8 +102,7 @@ def test_pretrain_leaves_a_complete_run(trained):
 
 
 def test_grace_runs_no_adversary(trained):
-    history = list(csv.DictReader((trained["grace"] / "history.csv").open()))
-    assert "train/adversarial" not in history[0]
+    assert "train/adversarial" not in history_of(trained["grace"])[0]
 
 
 def test_the_recorded_configuration_repeats_the_run(trained, tmp_path):

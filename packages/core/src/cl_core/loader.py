@@ -8,7 +8,7 @@ after a kill is repeated exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,7 +21,7 @@ __all__ = ["EpochBatches", "make_loader"]
 
 
 def make_loader(
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | Sequence[Any],
     *,
     batch_size: int,
     shuffle: bool,
@@ -34,7 +34,7 @@ def make_loader(
     """Make the loader of a map-style data set.
 
     Args:
-        dataset: Any data set with a length. If it, a data set it wraps (``.dataset``) or a
+        dataset: Any data set with a length, or a list of samples. If it, a data set it wraps (``.dataset``) or a
             transform in it (``.transform``, ``.transforms``) has ``set_random_seed(seed)``
             (albumentations) or ``set_random_state(seed)`` (MONAI), that is called for every
             batch: those libraries ignore the global generators.
@@ -144,7 +144,7 @@ class EpochBatches(Sampler[Batch]):
 class _SeededBatches(Dataset[Any]):
     """A data set that is read a batch at a time, collation included, under the batch's seed."""
 
-    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, dataset: Dataset[Any] | Sequence[Any], collate: Callable[[list[Any]], Any]) -> None:
         self.dataset = dataset
         self.collate = collate
 

@@ -216,7 +216,7 @@ def pgd_attack(
         candidates: Pairs (row < column) that may flip; default all, which is exact. Time and
             memory then follow the number of candidates.
         block_rows: Rows of pairs visited at once; any number gives the same view. Default about
-            4 million pairs a block.
+            a million pairs a block.
 
     Raises:
         ValueError: If the graph is not simple and undirected, or a candidate has row >= column.

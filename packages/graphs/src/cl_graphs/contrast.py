@@ -13,8 +13,8 @@ from cl_core.losses import nt_xent
 
 __all__ = ["FixedViewLoss"]
 
-BLOCK_ENTRIES = 2**22
-"""Similarities held at once: 16 MiB in float32."""
+BLOCK_ENTRIES = 2**20
+"""Similarities held at once: 4 MiB in float32."""
 
 BOUND = 32.0
 """Largest 1 / temperature whose exponentials need no shift in float32."""

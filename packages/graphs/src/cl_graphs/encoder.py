@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +31,8 @@ __all__ = [
     "normalized_adjacency",
 ]
 
-Activation = Literal["relu", "prelu", "rrelu"]
 
-
+@runtime_checkable
 class Features(Protocol):
     """Node features: a tensor, a `SparseMatrix`, or whatever else multiplies a weight."""
 
@@ -81,7 +80,7 @@ def normalized_adjacency(
     )
 
 
-def activation_module(name: Activation) -> nn.Module:
+def activation_module(name: str) -> nn.Module:
     """Make the activation called ``name``; PReLU starts with one slope of 0.25.
 
     Raises:
@@ -124,7 +123,7 @@ class GCN(nn.Module):
         num_layers: At least 2.
 
     Raises:
-        ValueError: If ``num_layers < 2``.
+        ValueError: If ``num_layers < 2`` or the activation is unknown.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class GCN(nn.Module):
         in_features: int,
         hidden: int,
         *,
-        activation: Activation = "relu",
+        activation: str = "relu",
         num_layers: int = 2,
     ) -> None:
         super().__init__()

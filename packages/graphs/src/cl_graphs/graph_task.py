@@ -126,7 +126,7 @@ class GraphTask:
         from torch_geometric.data import Batch
 
         return make_loader(
-            self.data,  # type: ignore[arg-type]  # a list is a data set
+            self.data,
             batch_size=config.batch_size,
             shuffle=True,
             workers=config.workers,

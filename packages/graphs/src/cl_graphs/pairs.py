@@ -16,8 +16,8 @@ from cl_graphs.projection import BudgetProjection
 
 __all__ = ["PairGradient", "SimpleGraph", "pair_keys", "row_blocks", "structure_step"]
 
-BLOCK_ENTRIES = 2**22
-"""Entries of one block of pairs: 16 MiB in float32."""
+BLOCK_ENTRIES = 2**20
+"""Entries of one block of pairs: 4 MiB in float32."""
 
 Block = tuple[int, int, int]
 """Rows ``start`` to ``stop`` of the pairs, at columns ``start`` to ``end``."""
@@ -143,7 +143,7 @@ def row_blocks(num_nodes: int, rows: int | None = None) -> Iterator[Block]:
 
     Args:
         num_nodes: ``n``.
-        rows: Rows of a block; default as many as make about 4 million pairs.
+        rows: Rows of a block; default as many as make about a million pairs.
     """
     start = 0
     while start < num_nodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lightning import LightningModule
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from cl_graphs.node_task import NodeModel, NodeTask
 __all__ = ["Model", "Task", "load_model", "task_of", "task_of_run"]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What `NodeModel` and `GraphModel` have in common, beside being modules."""
 
@@ -28,6 +29,7 @@ class Model(Protocol):
     def embed(self, data: Any, /) -> Tensor: ...
 
 
+@runtime_checkable
 class Task(Protocol):
     """What `NodeTask` and `GraphTask` have in common."""
 
