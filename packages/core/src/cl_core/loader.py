@@ -34,10 +34,10 @@ def make_loader(
     """Make the loader of a map-style data set.
 
     Args:
-        dataset: Any data set with a length, or a list of samples. If it, a data set it wraps (``.dataset``) or a
-            transform in it (``.transform``, ``.transforms``) has ``set_random_seed(seed)``
-            (albumentations) or ``set_random_state(seed)`` (MONAI), that is called for every
-            batch: those libraries ignore the global generators.
+        dataset: Any data set with a length, or a list of samples. If it, a data set it wraps
+            (``.dataset``) or a transform in it (``.transform``, ``.transforms``) has
+            ``set_random_seed(seed)`` (albumentations) or ``set_random_state(seed)`` (MONAI), that
+            is called for every batch: those libraries ignore the global generators.
         batch_size: Rows a batch, on each rank.
         shuffle: Draw a new order every epoch; else the data set's own.
         workers: Processes that load, 0 for this one. They live as long as the loader.
