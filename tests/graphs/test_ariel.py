@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from cl_graphs.ariel import (
     Ariel,
     View,
     curriculum,
+    embed,
     grace_loss,
     information_regularizer,
 )
-from cl_graphs.encoder import GCN, ProjectionHead
+from cl_graphs.encoder import GCN, ProjectionHead, normalized_adjacency
 from cl_graphs.hyper import ArielHyper
+from cl_graphs.sparse import SparseMatrix
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)
 ACTIVATIONS = ("relu", "prelu", "rrelu")
@@ -116,3 +119,135 @@ def test_training_objective_equals_the_official_code_in_value_and_gradients(case
     for name, gradient in gradients.items():
         expected = golden(f"{case}.step_grad.{name}")
         torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-14)
+
+
+def blocks_graph(seed=0, n=60, features=40):
+    """Two groups of nodes with features and edges of their own."""
+    g = torch.Generator().manual_seed(seed)
+    group = torch.arange(n) % 2
+    rate = torch.where(group[:, None] == torch.arange(features) % 2, 0.12, 0.01)
+    x = (torch.rand(n, features, generator=g) < rate).float()
+    likely = torch.where(group[:, None] == group, 0.15, 0.02)
+    a = (torch.rand(n, n, generator=g) < likely).triu(1)
+    return Data(x=x, edge_index=(a | a.T).nonzero().T)
+
+
+def small_ariel(data, **changes):
+    torch.manual_seed(0)
+    hyper = ArielHyper(hidden=8, projection=8, alpha=100.0, beta=0.01, **changes)
+    encoder = GCN(data.x.shape[1], 8, activation=hyper.activation)
+    return Ariel(encoder, ProjectionHead(8, 8), hyper, seed=5)
+
+
+def run(model, data, steps, monkeypatch):
+    """Train by hand; returns the losses and the names that were logged."""
+    logged = set()
+    monkeypatch.setattr(model, "log", lambda name, *_, **__: logged.add(name))
+    optimizer, losses = model.configure_optimizers(), []
+    for step in range(steps):
+        monkeypatch.setattr(type(model), "global_step", property(lambda _, step=step: step))
+        out = model.training_step(data, 0)
+        optimizer.zero_grad()
+        out["loss"].backward()
+        optimizer.step()
+        losses.append(out["loss"].item())
+    return losses, logged
+
+
+@pytest.mark.parametrize("activation", ["relu", "prelu", "rrelu"])
+def test_training_lowers_the_loss(activation, monkeypatch):
+    data = blocks_graph()
+    model = small_ariel(data, activation=activation, learning_rate=0.01, information_weight=0.5)
+    losses, logged = run(model, data, 25, monkeypatch)
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert logged == {"train/loss", "train/contrast", "train/adversarial", "train/information"}
+
+
+def test_grace_runs_neither_the_attack_nor_the_clean_view(monkeypatch):
+    data = blocks_graph()
+    model = small_ariel(data, epsilon=0.0)
+    seen = []
+    monkeypatch.setattr(model.encoder, "trace", spy(model.encoder.trace, seen))
+    _, logged = run(model, data, 1, monkeypatch)
+    assert logged == {"train/loss", "train/contrast"}
+    assert len(seen) == 2  # views 1 and 2
+
+
+def spy(function, seen):
+    def called(*args):
+        seen.append(args)
+        return function(*args)
+
+    return called
+
+
+def test_a_step_depends_on_seed_and_number_only(monkeypatch):
+    data = blocks_graph()
+    first, _ = run(small_ariel(data), data, 3, monkeypatch)
+    torch.rand(10)  # moves the global generator
+    again, _ = run(small_ariel(data), data, 3, monkeypatch)
+    assert first == again
+    other = small_ariel(data)
+    other.seed = 6
+    assert run(other, data, 3, monkeypatch)[0] != first
+
+
+def test_sparse_features_give_the_step_of_dense_ones():
+    data = blocks_graph()
+    assert data.x.count_nonzero() < 0.1 * data.x.numel()
+    model = small_ariel(data, drop_feature_2=0.3).double()
+    clean = View(data.x.double(), data.edge_index)
+    views = model.draw_views(clean, torch.Generator().manual_seed(0))
+    assert all(isinstance(v.x, SparseMatrix) for v in views)
+    dense = [View(v.x.matrix.to_dense(), v.edge_index) for v in views]
+    u = torch.rand(60, 60, generator=torch.Generator().manual_seed(1)).double()
+    results = []
+    for v1, v2 in (views, dense):
+        model.zero_grad()
+        loss = model.objective(clean, v1, v2, bernoulli_u=u)["loss"]
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 4096])
+def test_embedding_takes_dense_byte_and_sparse_features_in_blocks(rows):
+    data = blocks_graph()
+    model = small_ariel(data, activation="rrelu")
+    adjacency = normalized_adjacency(data.edge_index, 60)
+    with torch.no_grad():
+        expected = model.encoder.eval()(data.x, adjacency)
+    model.encoder.train()
+    for x in (data.x, data.x.to(torch.uint8), data.x.bool(), data.x.to_sparse()):
+        z = embed(model.encoder, x, data.edge_index, rows=rows)
+        torch.testing.assert_close(z, expected, rtol=1e-5, atol=1e-6)
+    assert model.encoder.training
+    assert not z.requires_grad
+
+
+def test_regulariser_is_zero_when_a_view_is_the_clean_graph():
+    h0, h2 = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    # 2 w(1,2) - w(1,0) - w(2,0) with 1 = 0 is w(0,2) - e^(1/t) <= 0.
+    assert information_regularizer(h0, h2, h0, 0.5).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("temperature", 0.0, "temperature must be positive"),
+        ("epsilon", -1.0, "epsilon must be at least 0"),
+        ("drop_edge_1", 1.0, r"drop_edge_1 must lie in \[0, 1\)"),
+        ("hidden", 0, "hidden must be positive"),
+    ],
+)
+def test_refuses_hyper_parameters_out_of_range(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        ArielHyper(**{name: value})
+
+
+def test_refuses_sparse_features_where_the_attack_changes_all_of_them():
+    data = blocks_graph()
+    view = View(SparseMatrix.from_dense(data.x), data.edge_index)
+    with pytest.raises(ValueError, match="give the clean graph a dense x"):
+        small_ariel(data).objective(view, view, view)
