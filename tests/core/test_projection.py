@@ -1,9 +1,12 @@
 """Projections onto the plane."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from cl_core.errors import InputError
 from cl_core.evaluation import project_2d
 
 
@@ -41,8 +44,29 @@ def test_tsne_keeps_far_groups_apart_and_repeats_with_its_seed():
     assert ((distance.argmin(axis=1) < 15) == (np.arange(30) < 15)).all()
 
 
+def groups():
+    x = np.r_[np.eye(4)[[0] * 20], np.eye(4)[[1] * 20]]
+    return x + 0.01 * np.random.default_rng(1).normal(size=x.shape)
+
+
+@pytest.mark.filterwarnings("ignore")  # numba's and umap's own
+def test_umap_keeps_far_groups_apart_and_repeats_with_its_seed():
+    pytest.importorskip("umap")
+    points = project_2d(groups(), "umap", seed=1)
+    np.testing.assert_array_equal(points, project_2d(groups(), "umap", seed=1))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert ((distance.argmin(axis=1) < 20) == (np.arange(40) < 20)).all()
+
+
+def test_umap_without_its_package_tells_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(InputError, match=r"pip install cl-core\[umap\]"):
+        project_2d(cloud(), "umap")
+
+
 def test_an_unknown_method_and_a_single_row_are_refused():
     with pytest.raises((ValueError, TypeError), match="tsne"):  # TypeError: beartype was faster
-        project_2d(cloud(), "umap")
+        project_2d(cloud(), "isomap")
     with pytest.raises(ValueError, match="at least 2 embeddings"):
         project_2d(cloud(1))
