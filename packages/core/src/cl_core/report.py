@@ -22,6 +22,7 @@ from cl_core.figures import MISSING
 from cl_core.runs import write_atomic
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 __all__ = ["Report"]
@@ -53,6 +54,7 @@ class Report:
         self._sections: list[dict[str, Any]] = []
         self._figures = 0
         self._interactive = False
+        self._scripted = False
 
     def section(self, title: str) -> Report:
         """Start a section; it is listed in the contents."""
@@ -120,6 +122,22 @@ class Report:
         data = _script_safe(figure.to_json())
         return self._add("plotly", data=data, number=self._figures, height=height, caption=caption)
 
+    def block(self, block: Markup, caption: str = "") -> Report:
+        """Add HTML made elsewhere, such as a contact sheet or an explorer.
+
+        Args:
+            block: Goes into the page unescaped, scripts included; ``Markup`` says that its maker
+                escaped what users wrote.
+            caption: A sentence above it.
+
+        Raises:
+            ValueError: If the block is plain text.
+        """
+        if not hasattr(block, "__html__"):
+            raise ValueError("need HTML marked as safe (markupsafe.Markup); use text() for text")
+        self._scripted |= "<script" in block
+        return self._add("block", html=block, caption=caption)
+
     def html(self) -> str:
         """The page as text."""
         from jinja2 import Environment
@@ -139,6 +157,7 @@ class Report:
             sections=self._sections,
             contents=[section for section in self._sections if section["title"]],
             plotly_js=plotly_js,
+            scripted=self._scripted,
             version=__version__,
             written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
         )
