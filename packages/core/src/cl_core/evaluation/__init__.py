@@ -22,6 +22,22 @@ _HOMES = {
     "feature_std": "spectrum",
     "singular_values": "spectrum",
     "project_2d": "projection",
+    "extract_features": "features",
+    "SGDRecipe": "sgd",
+    "SGDResult": "sgd",
+    "DIRECTCLR_RECIPE": "linear",
+    "HCSC_RECIPE": "linear",
+    "MOCO_RECIPE": "linear",
+    "linear_probe": "linear",
+    "logistic_accuracy": "linear",
+    "probe_encoder": "linear",
+    "SEMI_RECIPE": "finetune",
+    "fine_tune": "finetune",
+    "FractionResult": "fraction",
+    "fraction_protocol": "fraction",
+    "fraction_rows": "fraction",
+    "logistic_fractions": "fraction",
+    "retrieval_scores": "retrieval",
 }
 
 __all__ = list(_HOMES)
