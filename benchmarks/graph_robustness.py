@@ -41,9 +41,9 @@ def main() -> None:
     lines = [
         "# Robustness on Cora",
         "",
-        "Accuracy in per cent (mean ± standard deviation over 10 splits) of classifiers that learnt",
-        "on embeddings of the clean graph, one training seed (4) of each model; strengths are shares",
-        "of the edges, or the largest change of a feature value.",
+        "Accuracy in per cent (mean ± standard deviation over 10 splits) of classifiers that",
+        "learnt on embeddings of the clean graph, one training seed (4) of each model; strengths",
+        "are shares of the edges, or the largest change of a feature value.",
         "",
         "`python benchmarks/graph_robustness.py`",
     ]

@@ -213,7 +213,7 @@ class DemoConfig:
     """
 
     out: Path = Path("runs/graphs-demo")
-    epochs: int = 200
+    epochs: int = 100
     seed: int = 0
     overwrite: bool = True
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -90,7 +90,9 @@ def graph_pgd_steps(
             if moves_edges:
                 rate = config.structure_step / step**0.5
                 gradient = PairGradient(torch.cat(grads, 1) * rate, torch.cat(sent, 1))
-                projection = BudgetProjection(budget, config.bisection_width)
+                projection = BudgetProjection(
+                    budget, config.bisection_width, limit=config.support_limit
+                )
                 keys, values = structure_step(
                     graph, gradient, keys, values, projection, blocks=blocks
                 )

@@ -178,6 +178,8 @@ def demo(config: DemoConfig) -> Outcome:
                 data="digits",
                 out=config.out / method,
                 method=method,
+                hidden=128,
+                projection=128,
                 epochs=config.epochs,
                 seed=config.seed,
                 overwrite=config.overwrite,

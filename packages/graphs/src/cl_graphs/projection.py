@@ -53,11 +53,15 @@ class BudgetProjection:
     Args:
         budget: $B \ge 0$.
         width: Bracket width at which the bisection stops.
+        limit: Most non-zero entries of the result. A budget that binds leaves fewer by itself; of
+            more than ``limit``, which only a loose budget leaves, the largest are taken.
     """
 
-    def __init__(self, budget: float, width: float = 1e-3) -> None:
+    def __init__(self, budget: float, width: float = 1e-3, *, limit: int | None = None) -> None:
         self.budget = budget
         self.width = width
+        self.limit = limit
+        self._cut = 0.0  # entries <= this are not among the largest
         self._bound = 0.0  # the projection is zero for every entry <= this
         self._low = self._high = 0.0
         self._held = 0
@@ -83,15 +87,19 @@ class BudgetProjection:
         if self._values and high <= self._bound:
             return
         self._raise_bound(values)
-        positions = (values > self._bound).nonzero().squeeze(1)
+        positions = (values > max(self._bound, self._cut)).nonzero().squeeze(1)
         self._values.append(values[positions])
         self._keys.append(key_of(positions))
         self._held += len(positions)
+        if self.limit is not None and self._held > 2 * self.limit:
+            self._take_largest(self.limit)
 
     def finish(self) -> tuple[Int64[Tensor, " s"], Float[Tensor, " s"]]:
         """Return keys, ascending, and values of the projection's non-zero entries."""
         if not self._values:
             return torch.empty(0, dtype=torch.int64), torch.empty(0)
+        if self.limit is not None and self._held > self.limit:
+            self._take_largest(self.limit)
         keys, values = torch.cat(self._keys), torch.cat(self._values)
         if self._bound == 0 and values.clamp(max=1).sum() <= self.budget:
             values = values.clamp(max=1)
@@ -103,7 +111,7 @@ class BudgetProjection:
 
     def _raise_bound(self, values: Tensor) -> None:
         """Forget what cannot survive, before ``values`` join, once there is much to forget."""
-        fresh = values[values > self._bound]
+        fresh = values[values > max(self._bound, self._cut)]
         if self._held + len(fresh) < self._prune_at:
             return
         seen = torch.cat([*self._values, fresh])
@@ -114,6 +122,13 @@ class BudgetProjection:
             self._values = [v[keep] for v, keep in zip(self._values, kept, strict=True)]
             self._held = sum(map(len, self._values))
         self._prune_at = max(PRUNE_FROM, 2 * int((seen > self._bound).sum()))
+
+    def _take_largest(self, limit: int) -> None:
+        keys, values = torch.cat(self._keys), torch.cat(self._values)
+        self._cut = values.kthvalue(len(values) - limit).values.item()
+        kept = values > self._cut
+        self._keys, self._values = [keys[kept]], [values[kept]]
+        self._held = len(self._values[0])
 
     def _bisect(self, values: Tensor) -> tuple[float, float]:
         return _bisect(
