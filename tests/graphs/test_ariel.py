@@ -13,10 +13,10 @@ from cl_graphs.ariel import (
     Ariel,
     View,
     curriculum,
-    embed,
     grace_loss,
     information_regularizer,
 )
+from cl_graphs.embedding import embed
 from cl_graphs.encoder import GCN, ProjectionHead, normalized_adjacency
 from cl_graphs.hyper import ArielHyper
 from cl_graphs.sparse import SparseMatrix

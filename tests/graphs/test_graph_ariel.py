@@ -10,8 +10,9 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from cl_graphs.attack import AttackConfig
+from cl_graphs.embedding import GraphBatch, embed_graphs
 from cl_graphs.encoder import GIN, graph_head
-from cl_graphs.graph_ariel import GraphAriel, GraphBatch, augmented, embed_graphs
+from cl_graphs.graph_ariel import GraphAriel, augmented
 from cl_graphs.graph_attack import graph_contrast, graph_pgd_attack, graph_pgd_steps
 from cl_graphs.hyper import GraphArielHyper
 from cl_graphs.sparse import SparseMatrix

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import lightning as L
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_core.losses import nt_xent
@@ -31,7 +31,7 @@ from cl_graphs.sparse import SparseMatrix
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["Ariel", "View", "curriculum", "embed", "grace_loss", "information_regularizer"]
+__all__ = ["Ariel", "View", "curriculum", "grace_loss", "information_regularizer"]
 
 SPARSE_BELOW = 0.1
 """Share of non-zero features below which a sparse product is the faster one."""
@@ -259,39 +259,3 @@ class Ariel(L.LightningModule):
             bernoulli_u=bernoulli_u,
         )
         return View(attacked.x, attacked.edge_index)
-
-
-@torch.no_grad()
-def embed(
-    encoder: GCN, x: Tensor, edge_index: Int64[Tensor, "2 e"], *, rows: int = 4096
-) -> Float[Tensor, "n h"]:
-    """Embed every node of a graph, in eval mode.
-
-    Args:
-        encoder: Trained encoder; its mode is restored.
-        x: Features ``(n, d)`` of any number type: strided, ``torch.sparse_csr`` or sparse COO.
-        edge_index: Both directions of every edge.
-        rows: Rows of dense ``x`` that are converted to the encoder's type at once.
-
-    Returns:
-        Embeddings on the encoder's device; peak memory is about three times the first layer.
-    """
-    first = encoder.layers[0].weight
-    with eval_mode(encoder):
-        adjacency = normalized_adjacency(edge_index.to(first.device), x.shape[0], dtype=first.dtype)
-        z: Tensor = encoder(_Features(x, rows), adjacency)
-    return z
-
-
-class _Features:
-    """Features of any layout and number type that multiply a weight a few rows at a time."""
-
-    def __init__(self, x: Tensor, rows: int) -> None:
-        self.x = x
-        self.rows = rows
-
-    def __matmul__(self, weight: Tensor) -> Tensor:
-        if self.x.layout != torch.strided:
-            product: Tensor = torch.sparse.mm(self.x.to(weight), weight)
-            return product
-        return torch.cat([part.to(weight) @ weight for part in torch.split(self.x, self.rows)])

@@ -10,52 +10,27 @@ with the contrast of `graph_attack`. GraphCL itself is $\epsilon_1 = 0$.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_graphs.attack import AttackConfig
 from cl_graphs.augment import drop_edges, drop_nodes, grown_nodes, mask_nodes
+from cl_graphs.embedding import GraphBatch
 from cl_graphs.encoder import GIN, eval_mode
 from cl_graphs.graph_attack import graph_contrast, graph_pgd_attack
 from cl_graphs.hyper import GraphArielHyper
-from cl_graphs.sparse import SparseMatrix
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["GraphAriel", "GraphBatch", "augmented", "embed_graphs"]
+__all__ = ["GraphAriel", "augmented"]
 
 AUGMENTATIONS = ("drop_nodes", "drop_edges", "subgraph", "mask")
 SHARES = {"drop_nodes": 0.1, "drop_edges": 0.1, "subgraph": 0.2, "mask": 0.1}
 """What each augmentation changes; of ``subgraph`` what it keeps."""
-
-
-class GraphBatch(NamedTuple):
-    """The disjoint union of some graphs."""
-
-    x: Tensor
-    edge_index: Tensor
-    batch: Tensor
-    num_graphs: int
-
-    @classmethod
-    def of(cls, data: Data) -> GraphBatch:
-        """Read PyG's batch; nodes without features get a constant 1, and each node a self loop."""
-        n = data.num_nodes
-        edges = data.edge_index[:, data.edge_index[0] != data.edge_index[1]]
-        loops = torch.arange(n, device=edges.device).expand(2, -1)
-        x = torch.ones(n, 1, device=edges.device) if data.x is None else data.x
-        return cls(x, torch.cat([edges, loops], 1), data.batch, data.num_graphs)
-
-    @property
-    def adjacency(self) -> SparseMatrix:
-        weight = self.x.new_ones(self.edge_index.shape[1])
-        n = len(self.x)
-        return SparseMatrix.from_entries(self.edge_index, weight, (n, n))
 
 
 def augmented(
@@ -202,17 +177,3 @@ class GraphAriel(L.LightningModule):
     def _project(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
         z = self.encoder(graphs.x, graphs.adjacency, graphs.batch, graphs.num_graphs)
         return z, self.head(z)
-
-
-@torch.no_grad()
-def embed_graphs(encoder: GIN, data: Data) -> Float[Tensor, "g k"]:
-    """Embed the graphs of a PyG ``Batch``, in eval mode.
-
-    Args:
-        encoder: Trained encoder; its mode is restored.
-        data: The graphs, on the encoder's device.
-    """
-    graphs = GraphBatch.of(data)
-    with eval_mode(encoder):
-        z: Tensor = encoder(graphs.x, graphs.adjacency, graphs.batch, graphs.num_graphs)
-    return z

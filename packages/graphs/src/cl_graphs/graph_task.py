@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from cl_core.errors import InputError
 from cl_core.loader import make_loader
 from cl_graphs.config import EvaluateConfig, PretrainConfig
+from cl_graphs.embedding import embed_graphs
 from cl_graphs.encoder import GIN, graph_head
 from cl_graphs.evaluation import FOLDS, whole_graph_scores
-from cl_graphs.graph_ariel import GraphAriel, embed_graphs
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+    from cl_graphs.graph_ariel import GraphAriel
 
 __all__ = ["GraphModel", "GraphTask"]
 
@@ -116,6 +118,8 @@ class GraphTask:
 
     def method(self, model: GraphModel, config: PretrainConfig) -> GraphAriel:
         """Build what trains the model."""
+        from cl_graphs.graph_ariel import GraphAriel  # Lightning costs seconds
+
         hyper = config.collection
         if config.method == "grace":
             hyper = replace(hyper, epsilon=0.0)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
-from cl_graphs.ariel import Ariel, embed
 from cl_graphs.config import EvaluateConfig, PretrainConfig
+from cl_graphs.embedding import embed
 from cl_graphs.encoder import GCN, ProjectionHead
 from cl_graphs.evaluation import node_scores
 from cl_graphs.graph import AttributedGraph, require_classes
 from cl_graphs.hyper import ArielHyper
 from cl_graphs.sampling import loader_for
+
+if TYPE_CHECKING:
+    from cl_graphs.ariel import Ariel
 
 __all__ = ["NodeModel", "NodeTask"]
 
@@ -100,6 +103,8 @@ class NodeTask:
 
     def method(self, model: NodeModel, config: PretrainConfig) -> Ariel:
         """Build what trains the model."""
+        from cl_graphs.ariel import Ariel  # Lightning costs seconds, and only training needs it
+
         hyper = ArielHyper(**{f.name: getattr(config, f.name) for f in fields(ArielHyper)})
         if config.method == "grace":
             hyper = replace(hyper, epsilon=0.0, information_weight=0.0)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cl_core.evaluation import project_2d
 from cl_core.figures import new_figure, scatter_2d, training_curves
 from cl_core.report import Report
 from cl_core.runs import Run
-from cl_core.training import FitResult
 from cl_graphs.robustness import Measured
 from cl_graphs.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cl_core.training import FitResult
 
 __all__ = ["comparison_page", "robustness_figure", "robustness_page", "training_page"]
 

@@ -16,7 +16,6 @@ from cl_core.figures import metric_table
 from cl_core.outcome import Outcome, text_table
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
-from cl_core.training import fit
 from cl_graphs import pages
 from cl_graphs.config import (
     DemoConfig,
@@ -45,6 +44,8 @@ def pretrain(config: PretrainConfig) -> Outcome:
         InputError: If the data, an option or the output folder does not fit.
         TrainingError: If the loss stops being a number.
     """
+    from cl_core.training import fit  # Lightning costs seconds, and only training needs it
+
     task = task_of(config)
     epochs = config.epochs or task.default_epochs
     config = replace(config, epochs=epochs)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
@@ -14,6 +13,9 @@ from cl_graphs.config import EvaluateConfig, PretrainConfig, SavedRunOptions
 from cl_graphs.data import is_graph_collection, load_graph, load_graphs
 from cl_graphs.graph_task import GraphModel, GraphTask
 from cl_graphs.node_task import NodeModel, NodeTask
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
 
 __all__ = ["Model", "Task", "load_model", "task_of", "task_of_run"]
 
