@@ -375,7 +375,13 @@ def test_refuses_candidates_below_the_diagonal():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 0), ("budget", -0.1), ("feature_step", -1.0), ("bisection_width", 0.0)],
+    [
+        ("steps", 0),
+        ("support_limit", 0),
+        ("budget", -0.1),
+        ("feature_step", -1.0),
+        ("bisection_width", 0.0),
+    ],
 )
 def test_refuses_an_impossible_strength(name, value):
     with pytest.raises(ValueError, match=name):

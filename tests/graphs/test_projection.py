@@ -76,6 +76,16 @@ def test_much_is_forgotten_on_the_way_and_the_result_stays_exact():
     assert values.sum().item() == pytest.approx(30.0, abs=0.1)
 
 
+def test_of_too_many_entries_the_largest_stay():
+    s = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-3
+    projection = BudgetProjection(5.0, limit=20)  # the sum is about 0.5: nothing binds
+    for start in range(0, 1000, 30):
+        projection.add(s[start : start + 30], lambda at, start=start: at + start)
+    keys, values = projection.finish()
+    assert torch.equal(keys, s.topk(20).indices.sort().values)
+    assert torch.equal(values, s[keys])
+
+
 def test_a_sum_within_the_budget_is_only_clipped():
     s = torch.tensor([-1.0, 0.3, 2.0])
     assert torch.equal(project_budget(s, 1.5), torch.tensor([0.0, 0.3, 1.0]))
