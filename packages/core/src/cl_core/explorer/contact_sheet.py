@@ -73,10 +73,9 @@ def contact_sheet(
 
     sections = []
     for name, rows in _grouped(groups, len(images)):
-        shown = rows
-        if len(rows) > per_group:
-            draw = None if seed is None else np.random.default_rng(seed)
-            shown = rows[:per_group] if draw is None else draw.choice(rows, per_group, False)
+        shown = rows[:per_group]
+        if seed is not None and len(rows) > per_group:
+            shown = np.random.default_rng(seed).choice(rows, per_group, replace=False).tolist()
         tiles = [
             {
                 "address": PREFIX + small if small else "",
