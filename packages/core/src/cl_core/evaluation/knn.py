@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 __all__ = ["knn_accuracy", "knn_predict", "knn_votes"]
 
+_ASPECT = 8  # a tile is block_size / 8 queries high and block_size * 8 bank rows wide
+
 
 @torch.no_grad()
 def knn_votes(
@@ -37,7 +39,7 @@ def knn_votes(
         temperature: $T > 0$; smaller trusts the nearest more.
         num_classes: Width of the result; by default the largest label plus one.
         leave_one_out: ``queries`` are the rows of ``bank`` and none votes for itself.
-        block_size: Edge of a tile of similarities, in rows.
+        block_size: A tile holds at most ``block_size**2`` similarities, or 8 if that is more.
 
     Returns:
         Votes, each row summing to one.
@@ -70,11 +72,13 @@ def knn_votes(
     dtype = torch.promote_types(queries.dtype, torch.float32)
     rows = F.normalize(bank[labelled].to(dtype), dim=1)
     votes = queries.new_zeros(len(queries), classes, dtype=dtype)
-    for start in range(0, len(queries), block_size):
-        block = F.normalize(queries[start : start + block_size].to(dtype), dim=1)
+    # Picking the k largest of one wide row is half the work of merging those of many narrow ones.
+    height, width = max(1, block_size // _ASPECT), block_size * _ASPECT
+    for start in range(0, len(queries), height):
+        block = F.normalize(queries[start : start + height].to(dtype), dim=1)
         own = torch.arange(start, start + len(block), device=block.device)
         nearest, index = _nearest(
-            block, rows, neighbours, block_size, labelled, own if leave_one_out else None
+            block, rows, neighbours, width, labelled, own if leave_one_out else None
         )
         # A softmax is the vote of the module docstring, scaled so that no exponential overflows.
         weight = torch.softmax(nearest / temperature, dim=1)
@@ -92,8 +96,8 @@ def _nearest(
         s = block @ rows[start : start + tile].T
         if own is not None:
             s = s.masked_fill(ids[start : start + tile] == own[:, None], float("-inf"))
-        here = torch.arange(start, start + s.shape[1], device=s.device).expand_as(s)
-        candidates, places = torch.cat([best, s], dim=1), torch.cat([where, here], dim=1)
+        top, here = s.topk(min(k, s.shape[1]), dim=1)
+        candidates, places = torch.cat([best, top], dim=1), torch.cat([where, start + here], dim=1)
         best, picked = candidates.topk(min(k, candidates.shape[1]), dim=1)
         where = places.gather(1, picked)
     return best, where
