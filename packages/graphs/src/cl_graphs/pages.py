@@ -27,6 +27,12 @@ POINTS = 4000
 """Points of a scatter plot; more are a cloud, and a slow page."""
 
 
+CURVES = (
+    "Loss terms, and the gauges of collapse: an effective rank that falls towards 1 or a feature "
+    "spread that falls towards 0 means that the embedding has collapsed."
+)
+
+
 def training_page(
     run: Run, task: Task, result: FitResult, vectors: Tensor, metrics: Mapping[str, float]
 ) -> None:
@@ -35,25 +41,27 @@ def training_page(
     page = Report(options["method"].upper(), options["data"])
     page.metrics({**metrics, "epochs": result.epochs, "seconds": round(result.seconds, 1)})
     page.section("Data").text("\n\n".join(task.summary()))
-    page.section("Training").figure(
-        training_curves(result.history),
-        "Loss terms, and the gauges of collapse: an effective rank that falls towards 1 or a "
-        "feature spread that falls towards 0 means that the embedding has collapsed.",
-    )
+    page.section("Training").figure(training_curves(result.history), CURVES)
     _add_plane(page, task, vectors)
     page.section("Options").configuration(options)
     page.save(run.output("report.html"))
 
 
 def comparison_page(
-    run: Run, task: Task, rows: Sequence[Mapping[str, object]], embedded: Mapping[str, Tensor]
+    run: Run,
+    task: Task,
+    rows: Sequence[Mapping[str, object]],
+    embedded: Mapping[str, Tensor],
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> None:
-    """Write how good embeddings are: the table of scores, and each model on a plane."""
+    """Write how good embeddings are: the table of scores, then each model's plane and curves."""
     page = Report("Accuracy", task.name)
     page.section("Scores").table(rows, task.protocol)
     page.section("Data").text("\n\n".join(task.summary()))
     for name, vectors in embedded.items():
         _add_plane(page, task, vectors, name)
+    for name, history in histories.items():
+        page.section(f"Training {name}").figure(training_curves(history), CURVES)
     page.section("Options").configuration(run.config)
     page.save(run.output("report.html"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cl_core.errors import InputError
 from cl_core.evaluation import effective_rank
@@ -82,22 +83,23 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     """Measure the frozen embeddings of a run, beside raw features and another run.
 
     Returns:
-        ``accuracy``, ``macro_f1`` and their spreads; those of the others under ``raw/`` and the
-        name of the other run's method.
+        ``accuracy``, ``macro_f1`` and their spreads; those of the others under
+        ``raw_features/`` and the name of the other run's method.
 
     Raises:
         InputError: If there is no such run, or the data has no labels to evaluate with.
     """
-    task, models = _task_and_models(config, config.baseline)
+    task, trained = _task_and_models(config, config.baseline)
     task.labels()  # refused before anything is written
     with Run.create(_out(config, "evaluate"), config, overwrite=config.overwrite) as run:
-        embedded = {name: model.embed(task.data) for name, model in models.items()}
+        embedded = {name: model.embed(task.data) for name, (model, _) in trained.items()}
         scores = {name: task.scores(vectors, config) for name, vectors in embedded.items()}
         if config.raw:
             scores["raw features"] = task.scores(task.raw(), config)
         metrics = _flat(scores)
         rows = metric_table([{"model": name, **figures} for name, figures in scores.items()])
-        pages.comparison_page(run, task, rows, embedded)
+        histories = {name: history for name, (_, history) in trained.items()}
+        pages.comparison_page(run, task, rows, embedded, histories)
         run.save_metrics(metrics)
     return Outcome(out=run.path, metrics=metrics, lines=text_table(rows))
 
@@ -111,8 +113,8 @@ def embed(config: EmbedConfig) -> Outcome:
     Raises:
         InputError: If there is no such run, or the data does not fit its model.
     """
-    task, models = _task_and_models(config, None)
-    (model,) = models.values()
+    task, trained = _task_and_models(config, None)
+    ((model, _),) = trained.values()
     with Run.create(_out(config, "embed"), config, overwrite=config.overwrite) as run:
         vectors = model.embed(task.data)
         files = write_vectors(run, vectors, task.ids, format=config.format)
@@ -133,7 +135,7 @@ def robustness(config: RobustnessConfig) -> Outcome:
         InputError: If there is no such run, it is one of a collection, or the data has no labels.
     """
     versions = {} if config.poisoned is None else load_poisoned(config.poisoned)
-    task, models = _task_and_models(config, config.baseline)
+    task, trained = _task_and_models(config, config.baseline)
     if not isinstance(task, NodeTask):
         raise InputError(f"--run {config.run}: robustness is measured on the nodes of one graph")
     if versions:
@@ -142,7 +144,7 @@ def robustness(config: RobustnessConfig) -> Outcome:
     with Run.create(_out(config, "robustness"), config, overwrite=config.overwrite) as run:
         points = list(
             measure(
-                [model for model in models.values() if isinstance(model, NodeModel)],
+                [model for model, _ in trained.values() if isinstance(model, NodeModel)],
                 task.data,
                 labels,
                 budgets=config.budgets,
@@ -197,16 +199,25 @@ def demo(config: DemoConfig) -> Outcome:
     )
 
 
+class _Trained(NamedTuple):
+    """A model and the rows of its run's ``history.csv``."""
+
+    model: Model
+    history: list[dict[str, float]]
+
+
 def _task_and_models(
     config: SavedRunOptions, baseline: Path | None
-) -> tuple[Task, dict[str, Model]]:
+) -> tuple[Task, dict[str, _Trained]]:
     """The data, and the models to use on it under names that differ."""
     task = task_of_run(Run.open(config.run), config)
-    models = {}
+    trained: dict[str, _Trained] = {}
     for path in (config.run, baseline) if baseline else (config.run,):
-        model = load_model(Run.open(path), task)
-        models[f"{model.name} ({path.name})" if model.name in models else model.name] = model
-    return task, models
+        run = Run.open(path)
+        model = load_model(run, task)
+        name = f"{model.name} ({path.name})" if model.name in trained else model.name
+        trained[name] = _Trained(model, run.history.rows())
+    return task, trained
 
 
 def _out(config: EvaluateConfig | EmbedConfig | RobustnessConfig, verb: str) -> Path:
