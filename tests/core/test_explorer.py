@@ -98,7 +98,8 @@ class Tab:
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri() + fragment)
         self.js(
-            "new Promise(done => { const look = () => document.querySelector('[data-ready]')"
+            "new Promise((done, fail) => { setTimeout(fail, 30000, 'not ready');"
+            " const look = () => document.querySelector('[data-ready]')"
             " ? requestAnimationFrame(() => requestAnimationFrame(done)) : setTimeout(look, 20);"
             " look(); })"
         )
@@ -159,12 +160,11 @@ def browser(folder):
     )
     os.close(ours[0])
     os.close(theirs[1])
-    with os.fdopen(ours[1], "wb") as send, os.fdopen(theirs[0], "rb") as receive:
-        tab = Tab(send, receive)
-        yield tab
-        tab.session = None
-        tab.call("Browser.close")
-    process.wait(timeout=30)
+    try:
+        with os.fdopen(ours[1], "wb") as send, os.fdopen(theirs[0], "rb") as receive:
+            yield Tab(send, receive)
+    finally:
+        process.wait(timeout=30)  # it ends when its pipes do
 
 
 @pytest.fixture(scope="module")
@@ -476,7 +476,8 @@ def test_a_contact_sheet_of_a_table_names_files_and_classes(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     (tmp_path / "rye" / "bad.png").write_bytes(b"no image")
     html = str(contact_sheet(list_images(tmp_path)))
-    assert "<figcaption>oat/a &lt;b&gt;.png</figcaption>" in html
+    assert '<figure title="oat/a &lt;b&gt;.png">' in html
+    assert "<figcaption>a &lt;b&gt;.png</figcaption>" in html
     assert html.count('<div class="missing">unreadable</div>') == 1
     assert html.index("oat <span>") < html.index("rye <span>")
 

@@ -32,7 +32,7 @@ def contact_sheet(
     """Lay out thumbnails in rows, a heading above each class or cluster.
 
     Args:
-        images: Pictures, or a table, whose names and classes then are the captions and groups.
+        images: Pictures, or a table, whose file names and classes then are captions and groups.
         captions: A text below each picture.
         groups: Class or cluster of each picture; numbers are ordered as numbers, -1, ``None`` and
             an empty text come last as "unlabelled". Default: no headings.
@@ -55,9 +55,12 @@ def contact_sheet(
     from cl_core.explorer.thumbnails import PREFIX, thumbnails
     from cl_core.images.table import ImageTable
 
+    titles = captions
     if isinstance(images, ImageTable):
         table = images
-        captions = [table.name(row) for row in range(len(table))] if captions is None else captions
+        if captions is None:  # the folders only under the pointer: they would fill the line
+            names = [table.name(row) for row in range(len(table))]
+            titles, captions = names, [name.rpartition("/")[2] for name in names]
         if groups is None and table.classes:
             groups = [table.classes[k] if k >= 0 else "" for k in table.labels]
         images = table.files
@@ -80,6 +83,7 @@ def contact_sheet(
             {
                 "address": PREFIX + small if small else "",
                 "caption": _printable(captions[row]) if captions is not None else "",
+                "title": _printable(titles[row]) if titles is not None else "",
             }
             for row, small in zip(
                 shown, thumbnails([images[row] for row in shown], 3 * size // 2), strict=True
