@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from cl_core.distributed import rank
 from cl_core.kmeans import assign, build_hierarchy, hierarchical_kmeans, kmeans
+from cl_core.kmeans._assign import nearest
 from cl_core.kmeans._seed import plus_plus
 from cl_core.kmeans._shards import Shards
 
@@ -68,6 +69,23 @@ def test_the_block_size_does_not_change_the_assignment(k):
     x, c = gaussian(1000, 16, 0), gaussian(k, 16, 1)
     for block_size in (1, 7, 1000, 5000):
         assert torch.equal(assign(x, c, block_size=block_size), assign(x, c))
+
+
+def test_the_number_of_threads_changes_neither_the_result_nor_itself():
+    x, c = gaussian(3000, 16, 0).requires_grad_(), gaussian(700, 16, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = assign(x, c, block_size=64)
+        torch.set_num_threads(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(assign(x, c, block_size=64), expected)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(RuntimeError):  # a fault in a thread is not lost
+            unwrap(nearest)(x, c[:, :5], block_size=64)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_data_far_from_the_origin_keep_their_digits():
