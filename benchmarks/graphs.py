@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -269,27 +269,32 @@ def fresh(name: str, size: int, variant: str, args: argparse.Namespace) -> dict[
     return result
 
 
-def memory(args: argparse.Namespace) -> str:
-    """Measure time and memory by size."""
+def memory(args: argparse.Namespace) -> Iterator[str]:
+    """Measure time and memory by size; yields the table a line at a time."""
+    yield "## Time and extra peak memory by size, H = 256\n\n"
+    yield "Each row a fresh process. A training step has five attack steps.\n\n"
+    yield "| nodes | what | wall s | CPU s | extra peak MB |\n|---|---|---|---|---|\n"
     ours, dense = "this package", "dense autograd, nothing computed in vain"
     jobs = [("Photo", size, v) for size in (500, 1000, 3000) for v in (ours, dense)]
     jobs += [("Photo", PHOTO["nodes"], ours), ("PubMed", PUBMED["nodes"], "attack")]
-    rows = []
     for name, size, variant in jobs:
         r = fresh(name, int(size), variant, args)
         what = "one attack step alone" if variant == "attack" else f"training step, {variant}"
-        rows.append(
+        yield (
             f"| {size:,} ({r['source']}) | {what} | {r['wall']:.1f} | {r['cpu']:.1f} | "
-            f"{r['megabytes']:,.0f} |"
+            f"{r['megabytes']:,.0f} |\n"
         )
-        print(rows[-1], flush=True)
-    return (
-        "## Time and extra peak memory by size, H = 256\n\n"
-        "Each row a fresh process. A training step has five attack steps.\n\n"
-        "| nodes | what | wall s | CPU s | extra peak MB |\n|---|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
+
+
+def report(args: argparse.Namespace) -> Iterator[str]:
+    """Yield the page as it is measured."""
+    yield "# Graphs: ARIEL's step and attack\n\n"
+    yield (
+        f"`python benchmarks/graphs.py --threads {args.threads}"
+        f"{' --root DATA' if args.root else ''}` on CPU, torch {torch.__version__}, float32.\n\n"
     )
+    yield speed(args.root, args.repeats) + "\n"
+    yield from memory(args)
 
 
 def main() -> None:
@@ -305,17 +310,11 @@ def main() -> None:
         name, size, variant = args.one
         print(json.dumps(one(name, int(size), variant, args.root)))
         return
-    text = (
-        "# Graphs: ARIEL's step and attack\n\n"
-        f"`python benchmarks/graphs.py{' --root DATA' if args.root else ''}` on CPU, "
-        f"{args.threads} threads, torch {torch.__version__}, float32.\n\n"
-        + speed(args.root, args.repeats)
-        + "\n"
-        + memory(args)
-    )
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text)
-    print(text)
+    with RESULTS.open("w") as page:
+        for text in report(args):
+            print(text, end="", flush=True)
+            print(text, end="", file=page, flush=True)
 
 
 if __name__ == "__main__":
