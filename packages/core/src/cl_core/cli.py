@@ -28,6 +28,7 @@ from typing import Any, NoReturn, cast, get_type_hints
 import jsonargparse
 import yaml
 
+from cl_core.config import flat_options
 from cl_core.errors import InputError, TrainingError
 
 __all__ = ["Command", "CommandTable", "run_program"]
@@ -204,15 +205,4 @@ def _recipe(argv: list[str], package: str) -> dict[str, Any]:
         raise InputError(
             f"--recipe: there is no recipe {name!r}; {hint}there are {', '.join(sorted(files))}"
         )
-    return _flat(yaml.safe_load(files[name].read_text()))
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return flat_options(yaml.safe_load(files[name].read_text()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["TrainerConfig"]
+__all__ = ["TrainerConfig", "flat_options"]
 
 _PRECISIONS = ("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
@@ -67,3 +69,14 @@ class TrainerConfig:
             )
         if self.log_every < 1:
             raise ValueError(f"trainer.log_every must be at least 1, got {self.log_every}")
+
+
+def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give nested options their dotted names, as the command line spells them."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= flat_options(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

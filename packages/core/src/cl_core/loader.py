@@ -144,7 +144,9 @@ class EpochBatches(Sampler[Batch]):
 class _SeededBatches(Dataset[Any]):
     """A data set that is read a batch at a time, collation included, under the batch's seed."""
 
-    def __init__(self, dataset: Dataset[Any] | Sequence[Any], collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(
+        self, dataset: Dataset[Any] | Sequence[Any], collate: Callable[[list[Any]], Any]
+    ) -> None:
         self.dataset = dataset
         self.collate = collate
 

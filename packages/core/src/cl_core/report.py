@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_core._version import __version__
+from cl_core.config import flat_options
 from cl_core.figures import MISSING
 from cl_core.runs import write_atomic
 
@@ -78,7 +79,8 @@ class Report:
 
     def configuration(self, values: Mapping[str, object], caption: str = "Options") -> Report:
         """Add options and their values, folded away until opened; nested ones get dotted names."""
-        return self._add("configuration", items=_flat(values), caption=caption)
+        items = [(name, _shown(value)) for name, value in flat_options(values).items()]
+        return self._add("configuration", items=items, caption=caption)
 
     def table(self, rows: Sequence[Mapping[str, object]], caption: str = "") -> Report:
         """Add a table.
@@ -193,16 +195,6 @@ def _shown(value: object) -> str:
 
 def _is_numeric(text: str) -> bool:
     return text == MISSING or _NUMBER.fullmatch(text) is not None
-
-
-def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    items: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            items += _flat(value, f"{prefix}{name}.")
-        else:
-            items.append((f"{prefix}{name}", _shown(value)))
-    return items
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from cl_core.config import flat_options
 from cl_core.errors import InputError
 
 __all__ = ["HOW_CALLED", "changed_options", "environment", "plain", "read_config"]
@@ -74,23 +75,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def changed_options(*, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the first option that defines a run and differs, with both values; empty if none."""
-    left, right = _flat(before), _flat(now)
+    left, right = flat_options(before), flat_options(now)
     for name in [*right, *(name for name in left if name not in right)]:
         if name.partition(".")[0] in (*_FREE, *HOW_CALLED):
             continue
         if name not in left or name not in right or left[name] != right[name]:
             return f"{name} is {right.get(name, 'absent')} but was {left.get(name, 'absent')}"
     return ""
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def environment() -> dict[str, Any]:
