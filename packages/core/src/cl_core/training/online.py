@@ -93,19 +93,19 @@ class OnlineEvaluation(Callback):
 
         def encode(batch: Any) -> tuple[Tensor, Tensor]:
             batch = move_data_to_device(batch, module.device)
-            return self.encode(module, precision.convert_input(batch))
+            with precision.forward_context():
+                return self.encode(module, precision.convert_input(batch))
 
         with (
             RandomStream(epoch, _STREAM).running(),
             torch.random.fork_rng([module.device] if module.device.type == "cuda" else []),
             frozen(module),
         ):
-            with precision.forward_context():
-                parts = [
-                    collect(loader, encode, module.device)
-                    for loader in (self.loader, self.test_loader)
-                    if loader is not None
-                ]
+            parts = [
+                collect(loader, encode, module.device)
+                for loader in (self.loader, self.test_loader)
+                if loader is not None
+            ]
             if not all(bool(x.isfinite().all()) for x, _ in parts):
                 return {}
             x_test, y_test = parts[1] if len(parts) > 1 else (None, None)
