@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.matmul import inner
 from cl_graphs.augment import uniform
 from cl_graphs.contrast import FixedViewLoss
 from cl_graphs.encoder import GCN, eval_mode, normalized_adjacency
@@ -175,8 +176,8 @@ def pgd_steps(
             grads = torch.autograd.grad(loss, [*arrived, *sent])
         with torch.no_grad():
             if config.feature_step > 0:
-                g = grads[len(arrived)] @ encoder.layers[0].weight.T
-                delta = g.sign_().mul_(config.feature_step).add_(delta)
+                g = inner(grads[len(arrived)], encoder.layers[0].weight.detach())
+                delta = torch.add(delta, g.sign_(), alpha=config.feature_step)
                 delta.clamp_(-config.feature_radius, config.feature_radius)
             if moves_edges:
                 degree = x.new_ones(graph.num_nodes).index_add_(0, index[0], weight)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_core.losses import nt_xent
+from cl_core.matmul import add_product, inner
 
 __all__ = ["FixedViewLoss"]
 
@@ -59,7 +60,7 @@ def _others(z: Tensor, rows: int) -> Tensor:
     """Sum exp(z_i . z_k) over k != i."""
     sums = []
     for start in range(0, len(z), rows):
-        block = (z[start : start + rows] @ z.T).exp_()
+        block = inner(z[start : start + rows], z).exp_()
         block.diagonal(start).zero_()
         sums.append(block.sum(1))
     return torch.cat(sums)
@@ -76,23 +77,24 @@ class _Loss(torch.autograd.Function):
         kept = []
         for start in starts:
             part = slice(start, start + rows)
-            cross, among = (b[part] @ a.T).exp_(), (b[part] @ b.T).exp_()
+            cross, among = inner(b[part], a).exp_(), inner(b[part], b).exp_()
             among.diagonal(start).zero_()
             sums_a += cross.sum(0)
             sums_b[part] = cross.sum(1) + among.sum(1)
             kept = [(cross, among)] if len(starts) == 1 else []
-        gradient = torch.empty_like(b)
+        gradient = torch.zeros_like(b)
         share_a, share_b = sums_a.reciprocal(), sums_b.reciprocal()
         for start in starts:
             part = slice(start, start + rows)
             if kept:
                 cross, among = kept[0]
             else:
-                cross, among = (b[part] @ a.T).exp_(), (b[part] @ b.T).exp_()
+                cross, among = inner(b[part], a).exp_(), inner(b[part], b).exp_()
                 among.diagonal(start).zero_()
             cross.mul_(share_b[part, None] + share_a)
             among.mul_(share_b[part, None] + share_b)
-            gradient[part] = (cross @ a).addmm_(among, b)
+            add_product(gradient[part], cross, a)
+            add_product(gradient[part], among, b)
         ctx.save_for_backward(gradient.sub_(a, alpha=2).div_(2 * n))
         return (sums_a.log().mean() + sums_b.log().mean()) / 2 - (a * b).sum(1).mean()
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cl_core.matmul import matmul
 from cl_graphs.encoder import GCN, GIN, eval_mode, normalized_adjacency
 from cl_graphs.sparse import SparseMatrix
 
@@ -88,4 +89,6 @@ class _Features:
         if self.x.layout != torch.strided:
             product: Tensor = torch.sparse.mm(self.x.to(weight), weight)
             return product
-        return torch.cat([part.to(weight) @ weight for part in torch.split(self.x, self.rows)])
+        return torch.cat(
+            [matmul(part.to(weight), weight) for part in torch.split(self.x, self.rows)]
+        )

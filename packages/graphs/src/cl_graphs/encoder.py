@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.matmul import matmul
 from cl_graphs.sparse import SparseMatrix
 
 __all__ = [
@@ -92,6 +93,11 @@ def activation_module(name: str) -> nn.Module:
     return modules[name]()
 
 
+def product(x: Features, weight: Float[Tensor, "d m"]) -> Float[Tensor, "n m"]:
+    """Multiply features of any kind with a weight, dense ones by the faster library."""
+    return matmul(x, weight) if isinstance(x, Tensor) else x @ weight
+
+
 class GraphConvolution(nn.Module):
     r"""$\hat A (X W) + b$, with $W$ and $b$ starting in $U(-1/\sqrt{m}, 1/\sqrt{m})$.
 
@@ -107,7 +113,7 @@ class GraphConvolution(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))
 
     def forward(self, x: Features, adjacency: SparseMatrix) -> Float[Tensor, "n m"]:
-        return adjacency @ (x @ self.weight) + self.bias
+        return adjacency @ product(x, self.weight) + self.bias
 
 
 class GCN(nn.Module):
@@ -169,7 +175,7 @@ class GCN(nn.Module):
         sent, arrived = [], []
         h: Features = x
         for layer in self.layers:
-            sent.append(h @ layer.weight)
+            sent.append(product(h, layer.weight))
             arrived.append(adjacency @ sent[-1])
             h = self.activation(arrived[-1] + layer.bias)
         assert isinstance(h, Tensor)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cl_core.matmul import inner
 from cl_graphs.projection import BudgetProjection
 
 __all__ = ["PairGradient", "SimpleGraph", "pair_keys", "row_blocks", "structure_step"]
@@ -78,12 +79,12 @@ class PairGradient:
         """Entries of rows start..stop at columns start..end; 0 on and below the diagonal."""
         left, right, size = self.left[start:stop], self.right[start:stop], stop - start
         block = left.new_empty(size, end - start)
-        half = left @ right.T
+        half = inner(left, right)
         torch.add(half, half.T, out=block[:, :size])
         block[:, :size].triu_(1)
         if stop < end:
-            torch.mm(left, self.right[stop:end].T, out=block[:, size:])
-            block[:, size:].addmm_(right, self.left[stop:end].T)
+            ahead = inner(left, self.right[stop:end])
+            torch.add(ahead, inner(right, self.left[stop:end]), out=block[:, size:])
         return block
 
     def at(self, pairs: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cl_core.matmul import affine
+
 __all__ = ["assign", "check_values", "compute_dtype", "magnitude", "min_distances", "nearest"]
 
 _TILE = {"cpu": 2**20}  # scores at a time: 4 MB, which stay in a core's cache
@@ -105,7 +107,7 @@ def _visit(x: Tensor, centroids: Tensor, block_size: int | None, index: Tensor |
     two_steps = x.device.type == "cpu" and index is not None and k >= 4 * _LANES
     if two_steps:
         weight, bias = _interleave(weight, bias)
-    scores = _affine(weight, bias)
+    scores = affine(weight, bias)
     squares = torch.empty(len(x), dtype=dtype, device=x.device)
 
     def visit(start: int) -> None:
@@ -141,23 +143,6 @@ def _each(visit: Callable[[int], None], starts: range, threads: int) -> None:
                 pass  # raises what a visit raised
     finally:
         torch.set_num_threads(threads)  # what threads yet to come will use
-
-
-def _affine(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return ``z -> z @ weight.T + bias`` in full precision.
-
-    In float32 on the processor oneDNN is called by name: MKL, torch's choice, is twice as slow as
-    it on processors not by Intel. Where this build lacks the operator, torch chooses.
-    """
-    if (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    ):
-        linear = torch.ops.mkldnn._linear_pointwise
-        return lambda z: linear(z, weight, bias, "none", [], "")
-    return lambda z: torch.addmm(bias, z, weight.T)
 
 
 def _interleave(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

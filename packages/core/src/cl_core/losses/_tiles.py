@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cl_core.matmul import add_product, inner
+
 __all__ = ["BOUND", "cross_log_sums", "log_sums", "self_log_sums"]
 
 BOUND = 32.0  # largest |s| of the bounded case
@@ -146,10 +148,10 @@ class _LogSums(torch.autograd.Function):
                 of_rows = (rows[i, None], row_weights[i, None])
                 of_columns = None if columns is None else (columns[j], column_weights[j])
                 g = _gradient(tile, of_rows, of_columns, ctx.bounded, second)
-                grad_a[i].addmm_(g, other[j])
+                add_product(grad_a[i], g, other[j])
                 # A symmetric tile on the diagonal holds both directions already.
                 if grad_b is not None and not (symmetric and i == j):
-                    grad_b[j].addmm_(g.T, a[i])
+                    add_product(grad_b[j], g.T, a[i])
         return grad_a, None if symmetric else grad_b, None, None, None, None
 
 
@@ -168,8 +170,8 @@ def _tile(
 ) -> Tensor:
     """Return $T$ (or $2^T$ where bounded) of one tile, without the rows' own terms."""
     rows, columns = a[i], b[j]
-    t = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-    torch.mm(rows, columns.T, out=t)
+    out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
+    t = inner(rows, columns, out=out)
     if own is not None:
         t.diagonal(own + i.start - j.start).fill_(-math.inf)
     return t.exp2_() if bounded else t
