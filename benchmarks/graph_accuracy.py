@@ -18,6 +18,7 @@ import torch
 
 from cl_graphs.cli import main as cl_graphs
 
+SELECTIONS = ("subset", "argmax")
 RECIPE_SEED = {"Cora": 4, "CiteSeer": 2, "Photo": 3, "Computers": 3, "CS": 1, "Physics": 1}
 
 
@@ -35,10 +36,14 @@ def measure(name: str, method: str, seed: int, root: str, work: Path) -> dict[st
         words += ["--seed", str(seed), "--out", str(run), "--trainer.tensorboard", "false"]
         if cl_graphs(["pretrain", *words]) != 0:
             raise SystemExit(f"pretrain {name} failed")
-    scored = (run / "evaluate" / "metrics.json").exists()
-    if not scored and cl_graphs(["evaluate", "--run", str(run)]) != 0:
-        raise SystemExit(f"evaluate {name} failed")
-    return {**metrics_of(run / "evaluate"), "train_seconds": metrics_of(run)["seconds"]}
+    figures = {"train_seconds": metrics_of(run)["seconds"]}
+    for selection in SELECTIONS:
+        out = run / f"evaluate-{selection}"
+        words = ["--run", str(run), "--selection", selection, "--out", str(out)]
+        if not (out / "metrics.json").exists() and cl_graphs(["evaluate", *words]) != 0:
+            raise SystemExit(f"evaluate {name} failed")
+        figures |= {f"{selection}/{key}": value for key, value in metrics_of(out).items()}
+    return figures
 
 
 def percent(value: float) -> str:
@@ -58,36 +63,46 @@ def main() -> None:
     lines = [
         "# Accuracy on real graphs",
         "",
-        "Mean over 20 random splits ± standard deviation over them, one column per training seed,",
-        "the recipe's own first; `mean` and `± seeds` are over the seeds. Frozen embeddings,",
-        "logistic regression on 10 % of the labels. Accuracy in per cent.",
+        "Mean over 20 random splits ± standard deviation over them for each training seed, the",
+        "recipe's own first; then mean ± standard deviation over the seeds. Frozen embeddings,",
+        "logistic regression on 10 % of the labels, accuracy in per cent on the rest.",
         "",
-        f"torch {torch.__version__.split('+')[0]}, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads; `python benchmarks/graph_accuracy.py`",
+        "`subset` chooses the penalty as the published protocol does (default), `argmax` by the",
+        "accuracy that is reported.",
         "",
-        "| data | model | seed: accuracy | mean | ± seeds | training s |",
-        "|---|---|---|---|---|---|",
+        f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; "
+        "`python benchmarks/graph_accuracy.py`",
+        "",
+        "| data | penalty by | model | seed: accuracy | over seeds |",
+        "|---|---|---|---|---|",
     ]
     for name in options.data:
         own = RECIPE_SEED[name]
         seeds = [own, *(s for s in range(100) if s != own)][: options.seeds]
-        raw = {}
-        for method in ("ariel", "grace"):
-            rows = {s: measure(name, method, s, options.root, options.work) for s in seeds}
-            raw = rows[own]
-            accuracies = [row["accuracy"] for row in rows.values()]
-            each = ", ".join(
-                f"{s}: {percent(row['accuracy'])} ± {percent(row['accuracy_std'])}"
-                for s, row in rows.items()
+        measured = {
+            method: {s: measure(name, method, s, options.root, options.work) for s in seeds}
+            for method in ("ariel", "grace")
+        }
+        for selection in SELECTIONS:
+            key = f"{selection}/accuracy"
+            for method, rows in measured.items():
+                each = ", ".join(
+                    f"{s}: {percent(row[key])} ± {percent(row[key + '_std'])}"
+                    for s, row in rows.items()
+                )
+                over = [row[key] for row in rows.values()]
+                spread = f" ± {percent(stdev(over))}" if len(over) > 1 else ""
+                lines.append(
+                    f"| {name} | {selection} | {method.upper()} | {each} | "
+                    f"**{percent(fmean(over))}{spread}** |"
+                )
+            raw, raw_std = (
+                measured["ariel"][own][f"{selection}/raw_features/accuracy{s}"]
+                for s in ("", "_std")
             )
-            spread = percent(stdev(accuracies)) if len(accuracies) > 1 else ""
-            seconds = fmean(row["train_seconds"] for row in rows.values())
             lines.append(
-                f"| {name} | {method.upper()} | {each} | **{percent(fmean(accuracies))}** | "
-                f"{spread} | {seconds:.0f} |"
+                f"| {name} | {selection} | raw features | {percent(raw)} ± {percent(raw_std)} | |"
             )
-        figures = [percent(raw[f"raw_features/accuracy{s}"]) for s in ("", "_std")]
-        lines.append(f"| {name} | raw features | {' ± '.join(figures)} | {figures[0]} | | |")
         options.out.write_text("\n".join(lines) + "\n")
     print(options.out.read_text())
 

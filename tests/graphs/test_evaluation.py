@@ -29,6 +29,14 @@ def test_node_scores_are_the_same_for_sparse_features():
     assert node_scores(x.to_sparse(), y, **options) == node_scores(x, y, **options)
 
 
+def test_the_penalty_can_be_chosen_by_what_is_reported():
+    x, y = blobs(200, 0.6)
+    y = y + 2 * (x[:, 3] > 0.5)
+    options = {"splits": 5, "train_fraction": 0.2, "seed": 0}
+    literal, sound = (node_scores(x, y, selection=s, **options) for s in ("subset", "argmax"))
+    assert literal != sound
+
+
 def test_unlabelled_nodes_are_left_out():
     x, y = blobs(200, 3.0)
     y[100:] = -1

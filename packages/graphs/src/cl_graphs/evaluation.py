@@ -6,7 +6,7 @@ graphs: a support vector machine in stratified ten-fold cross-validation (You et
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,13 @@ SVM_COSTS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 
 
 def node_scores(
-    x: Tensor, y: Tensor, *, splits: int, train_fraction: float, seed: int
+    x: Tensor,
+    y: Tensor,
+    *,
+    splits: int,
+    train_fraction: float,
+    seed: int,
+    selection: Literal["subset", "argmax"] = "subset",
 ) -> dict[str, float]:
     """Score one row per node.
 
@@ -31,13 +37,19 @@ def node_scores(
         splits: Random splits.
         train_fraction: Share of the labelled nodes that the classifier learns from.
         seed: Seed of the splits.
+        selection: What chooses the penalty, see `cl_core.evaluation.fit_logistic`.
 
     Returns:
         ``accuracy`` and ``macro_f1`` with their spreads over the splits as ``..._std``.
     """
     rows = x if x.layout == torch.strided else x.to_dense()
     result: ProbeResult = logistic_probe(
-        rows, y, splits=splits, train_fraction=train_fraction, seed=seed
+        rows,
+        y,
+        splits=splits,
+        train_fraction=train_fraction,
+        seed=seed,
+        selection=selection,
     )
     return result.metrics()
 

@@ -140,4 +140,5 @@ class NodeTask:
             splits=config.splits,
             train_fraction=config.train_fraction,
             seed=config.seed,
+            selection=config.selection,
         )
