@@ -213,7 +213,8 @@ def speed(root: Path | None, repeats: int) -> str:
         for name in STEPS
     ]
     head = (
-        f"## A training step with the attack, 500 nodes ({source}), H = 128\n\n"
+        f"## A training step with the attack, 500 nodes ({source}), H = 128, "
+        f"{torch.get_num_threads()} threads\n\n"
         f"Median of {repeats} steps, variants in turn.\n\n"
         "| step | wall ms | CPU ms | wall, times ours | CPU, times ours |\n|---|---|---|---|---|\n"
     )
@@ -293,7 +294,9 @@ def report(args: argparse.Namespace) -> Iterator[str]:
         f"`python benchmarks/graphs.py --threads {args.threads}"
         f"{' --root DATA' if args.root else ''}` on CPU, torch {torch.__version__}, float32.\n\n"
     )
-    yield speed(args.root, args.repeats) + "\n"
+    for threads in sorted({1, args.threads}):
+        torch.set_num_threads(threads)
+        yield speed(args.root, args.repeats) + "\n"
     yield from memory(args)
 
 

@@ -167,16 +167,19 @@ def pgd_steps(
     budget = config.budget * len(graph.keys)
     moves_edges = config.structure_step > 0 and budget > 0
     keys, values, delta = graph.keys[:0], x.new_empty(0), torch.zeros_like(x)
+    weight_1 = encoder.layers[0].weight.detach()
+    clean = inner(x, weight_1.T)  # X W_1: each step adds only what the change of X sends
     for step in range(1, config.steps + 1):
         index, weight = graph.weighted(keys, values)
         adjacency = normalized_adjacency(index, graph.num_nodes, weight, symmetric=True)
+        first = clean if step == 1 or config.feature_step == 0 else clean + inner(delta, weight_1.T)
         with torch.enable_grad():
-            z, sent, arrived = encoder.trace(x + delta, adjacency)
+            z, sent, arrived = encoder.trace_sent(first.detach().requires_grad_(), adjacency)
             loss = contrast(head(z))
             grads = torch.autograd.grad(loss, [*arrived, *sent])
         with torch.no_grad():
             if config.feature_step > 0:
-                g = inner(grads[len(arrived)], encoder.layers[0].weight.detach())
+                g = inner(grads[len(arrived)], weight_1)
                 delta = torch.add(delta, g.sign_(), alpha=config.feature_step)
                 delta.clamp_(-config.feature_radius, config.feature_radius)
             if moves_edges:

@@ -172,13 +172,19 @@ class GCN(nn.Module):
         Returns:
             $Z$; $U_l = H_{l-1} W_l$ of every layer; $O_l = \hat A U_l$ of every layer.
         """
-        sent, arrived = [], []
-        h: Features = x
-        for layer in self.layers:
+        return self.trace_sent(product(x, self.layers[0].weight), adjacency)
+
+    def trace_sent(
+        self, first: Float[Tensor, "n m"], adjacency: SparseMatrix
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """As `trace`, from what the first layer sends."""
+        sent = [first]
+        arrived = [adjacency @ first]
+        h = self.activation(arrived[0] + self.layers[0].bias)
+        for layer in self.layers[1:]:
             sent.append(product(h, layer.weight))
             arrived.append(adjacency @ sent[-1])
             h = self.activation(arrived[-1] + layer.bias)
-        assert isinstance(h, Tensor)
         return h, sent, arrived
 
 
