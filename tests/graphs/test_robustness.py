@@ -34,7 +34,7 @@ def model():
 
 def test_the_clean_accuracy_is_the_probes(graph, model):
     judge = Judge(model, graph, graph.y, **PROTOCOL)
-    probe = logistic_probe(model.embed(graph), graph.y, **PROTOCOL)
+    probe = logistic_probe(model.embed(graph), graph.y, selection="argmax", **PROTOCOL)
     point = judge("clean", 0.0, graph)
     assert (point.accuracy, point.accuracy_std) == (probe.accuracy, probe.accuracy_std)
 

@@ -127,9 +127,9 @@ class EvaluateConfig(SavedRunOptions):
         baseline: Another run to measure beside this one, such as one with `--method grace`.
         splits: Random splits; for a collection the number of folds, 20 being ten folds twice.
         train_fraction: Share of labelled nodes the probe learns from.
-        selection: What chooses the probe's penalty: `subset`, rows on which every class is decided
-            rightly, as in the published protocol; or `argmax`, the accuracy that is reported. For
-            nodes.
+        selection: What chooses the probe's penalty on the training share: `argmax`, the accuracy
+            that is reported; or `subset`, rows on which every class is decided rightly, which is
+            what GRACE's released script counts. For nodes.
         raw: Measure the raw features too.
         seed: Seed of the splits.
     """
@@ -138,7 +138,7 @@ class EvaluateConfig(SavedRunOptions):
     baseline: Path | None = None
     splits: int = 20
     train_fraction: float = 0.1
-    selection: Literal["subset", "argmax"] = "subset"
+    selection: Literal["argmax", "subset"] = "argmax"
     raw: bool = True
     seed: int = 0
 

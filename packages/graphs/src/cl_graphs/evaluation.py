@@ -27,7 +27,7 @@ def node_scores(
     splits: int,
     train_fraction: float,
     seed: int,
-    selection: Literal["subset", "argmax"] = "subset",
+    selection: Literal["argmax", "subset"] = "argmax",
 ) -> dict[str, float]:
     """Score one row per node.
 

@@ -70,7 +70,7 @@ class Judge:
         self.labels = y.numpy()
         clean = model.embed(graph)
         self.probes: list[tuple[LogisticModel, np.ndarray]] = [
-            (fit_logistic(clean, y, train), test)
+            (fit_logistic(clean, y, train, selection="argmax"), test)
             for train, test in random_splits(
                 self.labels, splits=splits, train_fraction=train_fraction, seed=seed
             )
