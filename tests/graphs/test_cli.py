@@ -173,6 +173,19 @@ def test_a_collection_goes_the_whole_way(tmp_path, capsys):
     assert pyarrow.parquet.read_table(run / "embed" / "embeddings.parquet").shape == (40, 25)
 
 
+@pytest.mark.slow
+def test_the_demo_needs_nothing_and_can_be_repeated(tmp_path, capsys):
+    words = ["demo", "--out", str(tmp_path / "demo"), "--epochs", "2", *QUIET]
+    for _ in range(2):
+        assert main(words) == 0
+        shown = capsys.readouterr().out
+    assert all(word in shown for word in ("ARIEL", "GRACE", "raw features", "PGD structure"))
+    for page in ("report", "robustness"):
+        path = tmp_path / "demo" / page / "report.html"
+        assert path.is_file()
+        assert str(path) in shown
+
+
 def test_results_are_not_overwritten_unless_asked(trained, tmp_path, capsys):
     words = ["embed", "--run", str(trained["ariel"]), "--out", str(tmp_path / "out")]
     assert main(words) == 0

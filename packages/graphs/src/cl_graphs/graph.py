@@ -80,7 +80,7 @@ class AttributedGraph:
 
     def to_data(self) -> Data:
         """Return the whole graph as PyG's ``Data`` with dense ``x`` and node numbers ``n_id``."""
-        from torch_geometric.data import Data
+        from cl_graphs.pyg import Data
 
         nodes = torch.arange(self.num_nodes)
         x = self.x if self.x.layout == torch.strided else self.x.to_dense()

@@ -54,7 +54,7 @@ class GraphModel(nn.Module):
         Raises:
             InputError: If the node features are not as many as the encoder's.
         """
-        from torch_geometric.data import Batch
+        from cl_graphs.pyg import Batch
 
         width = graphs[0].num_features
         if width != self.card["in_features"]:
@@ -127,7 +127,7 @@ class GraphTask:
 
     def loader(self, config: PretrainConfig) -> Any:
         """Serve the training's batches: an epoch is one pass over the collection."""
-        from torch_geometric.data import Batch
+        from cl_graphs.pyg import Batch
 
         return make_loader(
             self.data,

@@ -172,7 +172,7 @@ def demo(config: DemoConfig) -> Outcome:
     """Compare ARIEL, GRACE and raw features on the digits that come with scikit-learn.
 
     Returns:
-        Figures as of `evaluate`.
+        Figures as of `evaluate`, and those of `robustness` under ``robustness/``.
     """
     runs = {}
     for method in ("ariel", "grace"):
@@ -188,14 +188,34 @@ def demo(config: DemoConfig) -> Outcome:
                 overwrite=config.overwrite,
                 trainer=config.trainer,
             )
-        )
-    return evaluate(
+        ).out
+    scores = evaluate(
         EvaluateConfig(
-            run=runs["ariel"].out,
-            baseline=runs["grace"].out,
+            run=runs["ariel"],
+            baseline=runs["grace"],
             out=config.out / "report",
             overwrite=config.overwrite,
         )
+    )
+    attacked = robustness(
+        RobustnessConfig(
+            run=runs["ariel"],
+            baseline=runs["grace"],
+            out=config.out / "robustness",
+            budgets=(0.2,),
+            radii=(0.04,),
+            splits=5,
+            overwrite=config.overwrite,
+        )
+    )
+    return Outcome(
+        out=config.out,
+        metrics={
+            **scores.metrics,
+            **{f"robustness/{name}": value for name, value in attacked.metrics.items()},
+        },
+        lines=[*scores.lines, "", *attacked.lines],
+        files=("report/report.html", "robustness/report.html"),
     )
 
 

@@ -111,7 +111,7 @@ class SubgraphDataset(Dataset["Data"]):
         return FOREVER
 
     def __getitem__(self, draw: int) -> Data:
-        from torch_geometric.data import Data
+        from cl_graphs.pyg import Data
 
         graph = self.graph
         nodes = random_nodes(graph.num_nodes, self.subgraph_size, seed=self.seed, draw=draw)
@@ -200,7 +200,7 @@ def loader_for(
         InputError: If ``sampler`` needs a package that is not installed.
         ValueError: If a number is out of range or ``sampler`` is unknown.
     """
-    from torch_geometric import loader
+    from cl_graphs.pyg import loader
 
     if sampler == "random":
         dataset = SubgraphDataset(graph, subgraph_size=subgraph_size, seed=seed)
@@ -227,7 +227,7 @@ def loader_for(
 
 def _require_extension(sampler: str) -> None:
     """Refuse a sampler whose compiled code is not installed, before PyG's own late ImportError."""
-    from torch_geometric import typing
+    from cl_graphs.pyg import typing
 
     if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
         raise InputError(

@@ -64,7 +64,7 @@ def read_collection(folder: Path) -> list[Data]:
     Raises:
         InputError: If a file is missing or malformed, or numbers in it do not fit.
     """
-    from torch_geometric.data import Data
+    from cl_graphs.pyg import Data
 
     files = sorted(folder.glob("*_A.txt"))
     if len(files) != 1:
