@@ -139,13 +139,7 @@ class Ariel(L.LightningModule):
         self.head = head
         self.hyper = hyper
         self.seed = seed
-        self.attack = AttackConfig(
-            steps=hyper.attack_steps,
-            budget=hyper.attack_budget,
-            structure_step=hyper.alpha,
-            feature_step=hyper.beta,
-            feature_radius=hyper.feature_radius,
-        )
+        self.attack = AttackConfig.of(hyper)
         # RReLU and dropout answer differently in training and in eval mode.
         self._stochastic = any(
             isinstance(m, nn.RReLU | nn.Dropout) for m in (*encoder.modules(), *head.modules())

@@ -38,6 +38,7 @@ from cl_core.matmul import inner
 from cl_graphs.augment import uniform
 from cl_graphs.contrast import FixedViewLoss
 from cl_graphs.encoder import GCN, eval_mode, normalized_adjacency
+from cl_graphs.hyper import ArielHyper, GraphArielHyper
 from cl_graphs.pairs import PairGradient, SimpleGraph, pair_keys, row_blocks, structure_step
 from cl_graphs.projection import BudgetProjection
 
@@ -76,6 +77,17 @@ class AttackConfig:
     feature_radius: float = 0.04
     bisection_width: float = 1e-3
     support_limit: int = 2**22
+
+    @classmethod
+    def of(cls, hyper: ArielHyper | GraphArielHyper) -> AttackConfig:
+        """Take the attack out of a method's hyper-parameters."""
+        return cls(
+            steps=hyper.attack_steps,
+            budget=hyper.attack_budget,
+            structure_step=hyper.alpha,
+            feature_step=hyper.beta,
+            feature_radius=hyper.feature_radius,
+        )
 
     def __post_init__(self) -> None:
         if self.steps < 1:

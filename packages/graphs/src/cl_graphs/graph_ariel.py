@@ -110,13 +110,7 @@ class GraphAriel(L.LightningModule):
         self.head = head
         self.hyper = hyper
         self.seed = seed
-        self.attack = AttackConfig(
-            steps=hyper.attack_steps,
-            budget=hyper.attack_budget,
-            structure_step=hyper.alpha,
-            feature_step=hyper.beta,
-            feature_radius=hyper.feature_radius,
-        )
+        self.attack = AttackConfig.of(hyper)
 
     def training_step(self, batch: Data, batch_idx: int) -> dict[str, Tensor]:
         key = hash((self.seed, self.global_rank, self.global_step))  # of integers: never salted
