@@ -118,6 +118,14 @@ def test_a_command_gets_its_configuration_and_prints_its_result(capsys):
     assert capsys.readouterr().out == "a b 0.5 2\n"
 
 
+def test_of_several_processes_the_first_prints(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, shown in (("0", "x 0.5 1\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert run("show", "--data", "x") == 0
+        assert capsys.readouterr().out == shown
+
+
 def test_nested_verbs_reach_their_command(capsys):
     assert run("deeper", "show", "--data", "x", "--rate", "2") == 0
     assert capsys.readouterr().out == "x 2.0 1\n"

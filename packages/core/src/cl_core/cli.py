@@ -30,6 +30,7 @@ import yaml
 
 from cl_core.config import flat_options
 from cl_core.errors import InputError, TrainingError
+from cl_core.run_directory.folder import launched_rank
 
 __all__ = ["Command", "CommandTable", "run_program"]
 
@@ -77,7 +78,7 @@ def run_program(
 ) -> int:
     """Parse ``argv``, check it, and only then import and run the code that does the work.
 
-    What the function returns is printed, if it is not ``None``.
+    What the function returns is printed, if it is not ``None``; of several processes by the first.
 
     Args:
         name: The program, which is also the distribution whose version ``--version`` tells.
@@ -93,7 +94,7 @@ def run_program(
     try:
         run, config = _parse(name, commands, arguments, recipes)
         result = run(config)
-        if result is not None:
+        if result is not None and launched_rank() == 0:
             print(result, flush=True)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
