@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
+from cl_core.small_resnet import SmallResNet, small_resnet_widths
 
 __all__ = [
     "RESNETS",
@@ -61,12 +62,12 @@ class Trunk:
 
 
 def known_name(name: str) -> str:
-    """Return ``name`` for a torchvision ResNet, ``timm/name`` for what only timm has.
+    """Return ``name`` for a torchvision or small ResNet, ``timm/name`` for what only timm has.
 
     Raises:
         InputError: If neither library knows it, naming the nearest names.
     """
-    if name in RESNETS:
+    if name in RESNETS or small_resnet_widths(name):
         return name
     timm = _library("timm")
     bare = name.removeprefix("timm/")
@@ -97,6 +98,9 @@ def create_trunk(
         if in_channels != 3:
             net.conv1 = _first_conv(in_channels, net.conv1.out_channels, 7, stride=2)
         return Trunk(net, width, ("conv1",), ("fc",))
+    if widths := small_resnet_widths(name):
+        net = SmallResNet(widths, in_channels=in_channels, zero_init_residual=zero_init_residual)
+        return Trunk(net, net.out_features, ("conv1",), ("fc",))
     name = name.removeprefix("timm/")
     timm = _library("timm")
     settings = timm.get_pretrained_cfg(name)
@@ -146,18 +150,18 @@ def download_weights(name: str, *, image_size: int | None) -> dict[str, Tensor]:
 
 
 def is_resnet(net: nn.Module) -> bool:
-    """Return whether ``net`` has the parts of a ResNet, torchvision's or timm's."""
+    """Return whether ``net`` has the parts of a ResNet, torchvision's, timm's or a small one's."""
     parts = ("conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    return all(hasattr(net, part) for part in parts)
+    return isinstance(net, SmallResNet) or all(hasattr(net, part) for part in parts)
 
 
 def resnet_stages(net: Any, images: Tensor) -> list[Tensor]:
-    """Return the outputs of a ResNet's four stages."""
+    """Return the outputs of a ResNet's stages: four, but for a small one."""
     activation = net.relu if hasattr(net, "relu") else net.act1  # torchvision's name, timm's
     x = net.maxpool(activation(net.bn1(net.conv1(images))))
     maps = []
-    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-        x = stage(x)
+    for stage in getattr(net, "stages", ("layer1", "layer2", "layer3", "layer4")):
+        x = net.get_submodule(stage)(x)
         maps.append(x)
     return maps
 
