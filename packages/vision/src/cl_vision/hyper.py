@@ -29,8 +29,9 @@ class SimCLRHyper:
 
     Args:
         temperature: Temperature of the contrast; smaller means harder negatives.
-        projector: What the loss sees of the representation: `none`, a trained `linear` map, a fixed
-            `orthogonal` one, a fixed `low_rank` one, a trained `diagonal` one, or a two-layer `mlp`.
+        projector: What the loss sees of the representation: `none`, a trained `linear` map, a
+            fixed `orthogonal` one, a fixed `low_rank` one, a trained `diagonal` one, or a two-layer
+            `mlp`.
         hidden: Width inside `mlp`.
         dim: Width of the embedding, for `linear` and `mlp`.
         rank: Rows of `low_rank`; by default 0.176 of the representation's width.
