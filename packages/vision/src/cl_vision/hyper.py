@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["DirectCLRHyper", "HCSCHyper", "MoCoHyper", "SimCLRHyper", "Switches"]
+__all__ = [
+    "DirectCLRHyper",
+    "HCSCHyper",
+    "MoCoHyper",
+    "OptimizerHyper",
+    "SimCLRHyper",
+    "Switches",
+]
 
 _PROJECTORS = ("none", "linear", "orthogonal", "low_rank", "diagonal", "mlp")
 _NEGATIVES = ("cross", "all")
@@ -21,6 +28,47 @@ def _require_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
         *first, last = (repr(word) for word in known)
         raise ValueError(f"{name} must be {', '.join(first)} or {last}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerHyper:
+    """Optimiser and schedule of a training.
+
+    Args:
+        optimizer: `sgd` with momentum, `lars` for very large batches, or `adam`.
+        learning_rate: The highest one; the one used, not scaled by the batch size.
+        weight_decay: Of all parameters; `lars` spares those of one dimension.
+        momentum: Of `sgd` and `lars`.
+        warmup_epochs: Epochs, or a part of one, in which the learning rate rises from 0.
+        final_factor: Learning rate at the end over the highest one.
+        schedule: The cosine falls with every `step`, or with every `epoch`.
+    """
+
+    optimizer: Literal["sgd", "lars", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    warmup_epochs: float = 0.0
+    final_factor: float = 0.0
+    schedule: Literal["step", "epoch"] = "step"
+
+    def __post_init__(self) -> None:
+        _require_one_of("optimizer", self.optimizer, ("sgd", "lars", "adam"))
+        _require_one_of("schedule", self.schedule, ("step", "epoch"))
+        _require_positive(learning_rate=self.learning_rate)
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
+        if not self.warmup_epochs >= 0:
+            raise ValueError(f"warmup_epochs must be at least 0, got {self.warmup_epochs}")
+        if not 0 <= self.final_factor <= 1:
+            raise ValueError(f"final_factor must lie in [0, 1], got {self.final_factor}")
+        if self.schedule == "epoch" and self.warmup_epochs:
+            raise ValueError(
+                "warmup_epochs raises the learning rate with every step: "
+                "give schedule step, or warmup_epochs 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
