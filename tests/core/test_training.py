@@ -14,7 +14,7 @@ from cl_core.evaluation.spectrum import effective_rank, feature_std
 from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
-from cl_core.training import fit
+from cl_core.training import fit, load_weights
 
 
 class Regression(lightning.LightningModule):
@@ -245,6 +245,25 @@ def test_the_best_checkpoint_is_the_best_of_those_written(tmp_path, mode, best):
     # A resumed run knows the best of the run before it.
     longer = train(tmp_path / "a", Scored(), epochs=4, monitor="score", mode=mode, resume=True)
     assert epoch_of(longer.best) == {"min": 2, "max": 4}[mode]
+
+
+def test_what_a_model_is_chosen_by_is_saved_at_its_best_epoch_however_short_epochs_are(tmp_path):
+    class Scored(Regression):
+        def __init__(self):
+            super().__init__()
+            self.kept = {}
+
+        def on_train_epoch_end(self):
+            self.kept[self.current_epoch + 1] = self.net.weight.detach().clone()
+            self.log("val/score", -abs(self.current_epoch + 1 - 17.0))
+
+    module = Scored()
+    result = train(tmp_path / "a", module, epochs=30, monitor="val/score", mode="max")
+    assert epoch_of(result.best) == 17
+    load_weights(module, result.best)
+    assert torch.equal(module.net.weight, module.kept[17])
+    with pytest.raises(InputError, match="another module"):
+        load_weights(nn.Linear(2, 2), result.best)
 
 
 def test_an_unknown_monitor_gives_no_best(tmp_path):

@@ -20,7 +20,7 @@ from cl_core.runs import Run, write_atomic
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
-__all__ = ["AtomicCheckpointIO", "KeepCheckpoints"]
+__all__ = ["TRAINING_LOSS", "AtomicCheckpointIO", "KeepCheckpoints", "last_good", "load_weights"]
 
 # Recorded in config.yaml already, and apt to hold objects that a safe load refuses.
 _HYPERPARAMETERS = (
@@ -31,6 +31,10 @@ _HYPERPARAMETERS = (
     "datamodule_hyper_parameters",
     "datamodule_hparams_type",
 )
+
+
+#: The figure that is logged for every training.
+TRAINING_LOSS = "train/loss"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -71,6 +75,19 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def load_weights(module: torch.nn.Module, path: Path) -> None:
+    """Give a module the weights of a checkpoint, such as the best of a training.
+
+    Raises:
+        InputError: If the file is damaged or of another module.
+    """
+    state = AtomicCheckpointIO().load_checkpoint(path)["state_dict"]
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{path} is the checkpoint of another module") from error
+
+
 def _check_loads(buffer: io.BytesIO) -> None:
     """Find out at the first epoch, not after the kill, that a run cannot be resumed."""
     buffer.seek(0)
@@ -86,7 +103,9 @@ def _check_loads(buffer: io.BytesIO) -> None:
 class KeepCheckpoints(Checkpoint):
     """Keeps ``last.ckpt`` and the best of the checkpoints, ``best.ckpt``.
 
-    Weights that are not finite are never saved, so the last checkpoint is a good one.
+    Weights that are not finite are never saved, so the last checkpoint is a good one. The best by
+    a figure other than the training loss is what a model is chosen by, and saved whenever it
+    comes; by the loss, which falls with nearly every epoch, it is the best of those saved anyway.
 
     Args:
         run: Where to.
@@ -133,20 +152,21 @@ class KeepCheckpoints(Checkpoint):
         last = epoch == trainer.max_epochs or trainer.should_stop
         if self.every:
             due = last or epoch % self.every == 0
-        else:  # clocks differ between ranks, and saving is a joint act
-            passed = time.monotonic() - self._time >= self.pause
-            due = trainer.strategy.broadcast(last or passed)
-        if not due:
+        else:
+            due = last or time.monotonic() - self._time >= self.pause
+        value = self.latest().get(self.monitor)
+        better = value is not None and (
+            self.best is None or (value < self.best if self.mode == "min" else value > self.best)
+        )
+        chosen = better and self.monitor != TRAINING_LOSS
+        # Clocks differ between ranks, and saving is a joint act.
+        if not trainer.strategy.broadcast(due or chosen):
             return
         if not _all_finite(pl_module):
             raise TrainingError(
                 f"the weights are not finite after epoch {epoch}, step {trainer.global_step}: "
                 f"lower the learning rate; {last_good(self.run)}"
             )
-        value = self.latest().get(self.monitor)
-        better = value is not None and (
-            self.best is None or (value < self.best if self.mode == "min" else value > self.best)
-        )
         if better:
             self.best = value
         trainer.save_checkpoint(self.run.checkpoint)

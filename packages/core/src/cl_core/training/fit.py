@@ -19,7 +19,12 @@ from cl_core.loader import EpochBatches
 from cl_core.run_directory.folder import launched_rank
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
-from cl_core.training.checkpoints import AtomicCheckpointIO, KeepCheckpoints, last_good
+from cl_core.training.checkpoints import (
+    TRAINING_LOSS,
+    AtomicCheckpointIO,
+    KeepCheckpoints,
+    last_good,
+)
 from cl_core.training.epochs import EpochLoader, SeedEpochs
 from cl_core.training.progress import ShowBar, ShowLines, tell
 from cl_core.training.quiet import quiet
@@ -62,7 +67,7 @@ def fit(
     seed: int,
     trainer: TrainerConfig,
     resume: bool | None = None,
-    monitor: str = "train/loss",
+    monitor: str = TRAINING_LOSS,
     mode: Literal["min", "max"] = "min",
     val_loader: Iterable[Any] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -86,7 +91,8 @@ def fit(
         trainer: Devices, precision, how often to save and report.
         resume: Continue from the run's checkpoint, if it has one. By default as the run was
             created.
-        monitor: The figure of the history that tells the best checkpoint.
+        monitor: The figure of the history that tells the best checkpoint. Any but the training
+            loss is saved whenever it is better.
         mode: Whether the best is its smallest or largest.
         val_loader: Given to the module's ``validation_step`` after each epoch.
         callbacks: More of Lightning's.
