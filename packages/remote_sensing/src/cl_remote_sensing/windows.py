@@ -6,9 +6,10 @@ alone, never on how the work is cut into chunks or shared between processes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Window", "grid", "starts"]
+__all__ = ["Window", "blockwise", "grid", "starts"]
 
 
 class Window(NamedTuple):
@@ -55,3 +56,25 @@ def grid(height: int, width: int, *, size: int, stride: int) -> list[Window]:
     rows, cols = starts(height, size, stride), starts(width, size, stride)
     tall, wide = min(size, height), min(size, width)
     return [Window(row, col, tall, wide) for row in rows for col in cols]
+
+
+def blockwise(
+    height: int, width: int, *, block: tuple[int, int], pixels: int = 2**20
+) -> Iterator[Window]:
+    """Windows along a raster's blocks that hold every pixel once, row-major.
+
+    Each is a whole number of blocks (less at the right and lower edge), of about ``pixels`` pixels
+    and as square as the blocks allow, so that no block is decoded twice.
+
+    Args:
+        height: Rows of the raster.
+        width: Columns of the raster.
+        block: Rows and columns that the file stores together.
+        pixels: Wanted size of a window; one block is taken even if it is larger.
+    """
+    rows, cols = min(block[0], height), min(block[1], width)
+    wide = min(max(int(pixels**0.5) // cols, 1) * cols, width)
+    tall = max(pixels // (wide * rows), 1) * rows
+    for row in range(0, height, tall):
+        for col in range(0, width, wide):
+            yield Window(row, col, min(tall, height - row), min(wide, width - col))
