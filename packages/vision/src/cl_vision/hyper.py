@@ -12,6 +12,7 @@ __all__ = [
     "OptimizerHyper",
     "SimCLRHyper",
     "Switches",
+    "default_clusters",
 ]
 
 _PROJECTORS = ("none", "linear", "orthogonal", "low_rank", "diagonal", "mlp")
@@ -167,13 +168,30 @@ _SWITCHES = {
 }
 
 
+def default_clusters(images: int) -> tuple[int, int, int]:
+    """Choose HCSC's prototypes for so many training images.
+
+    Those of the paper from a million images on. Below, an image cluster holds 25 images in the
+    mean, and the levels stand as 1 : 1/2 : 1/5.
+
+    Example:
+        >>> default_clusters(1_281_167), default_clusters(1437)
+        ((3000, 2000, 1000), (57, 28, 11))
+    """
+    if images >= 1_000_000:
+        return (3000, 2000, 1000)
+    fine = max(2, min(3000, images // 25))
+    return (fine, max(2, fine // 2), max(2, fine // 5))
+
+
 @dataclass(frozen=True, kw_only=True)
 class HCSCHyper(MoCoHyper):
     """Hyper-parameters of HCSC: MoCo v2 with hierarchical prototypes and selected negatives.
 
     Args:
         queue: Keys kept as negatives; at least one batch.
-        clusters: Prototypes of each level, falling; by default for ImageNet's 1.3 million images.
+        clusters: Prototypes of each level from fine to coarse, such as `[3000, 2000, 1000]`; by
+            default chosen from the number of images.
         warmup_epochs: Epochs of plain MoCo before the first clustering; by default a tenth of all.
         instance_selection: Drop negatives that probably share the query's cluster.
         prototype_selection: Drop prototypes that probably share the query's parent.
@@ -189,7 +207,7 @@ class HCSCHyper(MoCoHyper):
     """
 
     queue: int = 16384
-    clusters: tuple[int, ...] = (3000, 2000, 1000)
+    clusters: tuple[int, ...] = ()
     warmup_epochs: int | None = None
     instance_selection: bool = True
     prototype_selection: bool = True
@@ -204,7 +222,7 @@ class HCSCHyper(MoCoHyper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.clusters or self.clusters[-1] < 2:
+        if self.clusters and min(self.clusters) < 2:
             raise ValueError(f"clusters must be at least 2 on every level, got {self.clusters}")
         if any(
             upper < lower for upper, lower in zip(self.clusters, self.clusters[1:], strict=False)
