@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Array", "Confusion", "confusion_matrix", "scores"]
+__all__ = ["Array", "Confusion", "as_ids", "confusion_matrix", "scores"]
 
 #: A tensor on any device or what ``numpy.asarray`` takes.
 Array = Any
@@ -37,7 +37,7 @@ def confusion_matrix(
     Raises:
         ValueError: If the shapes differ or an id is neither a class nor ``ignore``.
     """
-    t, p = _ids(truth), _ids(predicted)
+    t, p = as_ids(truth), as_ids(predicted)
     if t.shape != p.shape:
         raise ValueError(
             f"truth and map must pair pixel by pixel, got {tuple(t.shape)} and {tuple(p.shape)}"
@@ -74,7 +74,7 @@ class Confusion:
         """Count the pixels of a window or batch, as :func:`confusion_matrix` does."""
         more = confusion_matrix(truth, predicted, len(self.matrix), ignore=ignore)
         self.matrix += more
-        self.ignored += _ids(truth).numel() - int(more.sum())
+        self.ignored += as_ids(truth).numel() - int(more.sum())
 
 
 def scores(confusion: Confusion | np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -140,7 +140,8 @@ def scores(confusion: Confusion | np.ndarray, names: Sequence[str]) -> dict[str,
     }
 
 
-def _ids(values: Array) -> torch.Tensor:
+def as_ids(values: Array) -> torch.Tensor:
+    """Class ids as a tensor: a tensor as it is, anything else as a uint8 or int64 copy."""
     if isinstance(values, torch.Tensor):
         return values
     # A copy: arrays may be read-only; widened: torch compares no unsigned integers but uint8.
