@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from cl_core.errors import InputError
+
 __all__ = [
     "DirectCLRHyper",
     "HCSCHyper",
     "MoCoHyper",
+    "OptionError",
     "OptimizerHyper",
     "SimCLRHyper",
     "Switches",
@@ -19,16 +22,20 @@ _PROJECTORS = ("none", "linear", "orthogonal", "low_rank", "diagonal", "mlp")
 _NEGATIVES = ("cross", "all")
 
 
+class OptionError(InputError, ValueError):
+    """A hyper-parameter out of range: a user's fault on the command line, a caller's in Python."""
+
+
 def _require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+            raise OptionError(f"{name} must be positive, got {value}")
 
 
 def _require_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
         *first, last = (repr(word) for word in known)
-        raise ValueError(f"{name} must be {', '.join(first)} or {last}, got {value!r}")
+        raise OptionError(f"{name} must be {', '.join(first)} or {last}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +65,15 @@ class OptimizerHyper:
         _require_one_of("schedule", self.schedule, ("step", "epoch"))
         _require_positive(learning_rate=self.learning_rate)
         if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+            raise OptionError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
+            raise OptionError(f"momentum must lie in [0, 1), got {self.momentum}")
         if not self.warmup_epochs >= 0:
-            raise ValueError(f"warmup_epochs must be at least 0, got {self.warmup_epochs}")
+            raise OptionError(f"warmup_epochs must be at least 0, got {self.warmup_epochs}")
         if not 0 <= self.final_factor <= 1:
-            raise ValueError(f"final_factor must lie in [0, 1], got {self.final_factor}")
+            raise OptionError(f"final_factor must lie in [0, 1], got {self.final_factor}")
         if self.schedule == "epoch" and self.warmup_epochs:
-            raise ValueError(
+            raise OptionError(
                 "warmup_epochs raises the learning rate with every step: "
                 "give schedule step, or warmup_epochs 0"
             )
@@ -150,7 +157,7 @@ class MoCoHyper:
     def __post_init__(self) -> None:
         _require_positive(temperature=self.temperature, dim=self.dim, queue=self.queue)
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
+            raise OptionError(f"momentum must lie in [0, 1), got {self.momentum}")
         _require_one_of("batch_norm", self.batch_norm, ("shuffle", "sync", "local"))
 
 
@@ -223,16 +230,16 @@ class HCSCHyper(MoCoHyper):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clusters and min(self.clusters) < 2:
-            raise ValueError(f"clusters must be at least 2 on every level, got {self.clusters}")
+            raise OptionError(f"clusters must be at least 2 on every level, got {self.clusters}")
         if any(
             upper < lower for upper, lower in zip(self.clusters, self.clusters[1:], strict=False)
         ):
-            raise ValueError(
-                "clusters must fall from level to level (fine to coarse, as 3000,2000,1000), "
-                f"got {self.clusters}"
+            raise OptionError(
+                "clusters must fall from level to level (fine to coarse, as [3000, 2000, 1000]), "
+                f"got {list(self.clusters)}"
             )
         if self.warmup_epochs is not None and self.warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs must be at least 0, got {self.warmup_epochs}")
+            raise OptionError(f"warmup_epochs must be at least 0, got {self.warmup_epochs}")
         _require_positive(
             kmeans_iterations=self.kmeans_iterations, kmeans_restarts=self.kmeans_restarts
         )
