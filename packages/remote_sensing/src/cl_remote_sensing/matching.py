@@ -13,9 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Int, Int64
 
-__all__ = ["check_region", "select_regions"]
+__all__ = ["check_region", "default_region_size", "select_regions"]
 
 Choose = Callable[[np.ndarray], int]
+
+
+def default_region_size(size: int) -> int:
+    """Return the even number nearest to 0.214 of a view's edge: 48 of 224, as published."""
+    return max(2, 2 * round(0.107 * size))
 
 
 def check_region(region_size: int, size: int) -> None:
@@ -29,7 +34,7 @@ def check_region(region_size: int, size: int) -> None:
     if region_size >= size:
         raise ValueError(
             f"regions of {region_size} pixels must be smaller than the view of {size}: "
-            f"a size near {max(2, round(0.214 * size / 2) * 2)} suits it"
+            f"the published share is {default_region_size(size)} of {size}"
         )
 
 

@@ -355,5 +355,5 @@ def _stem(backbone: nn.Module) -> str:
     """Return the name of the convolution that sees the image."""
     for name, layer in backbone.named_modules():
         if isinstance(layer, nn.Conv2d):
-            return name
+            return str(name)
     raise ValueError(f"{type(backbone).__name__} has no convolution")
