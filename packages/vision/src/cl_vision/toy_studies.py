@@ -7,104 +7,22 @@ says what is to be expected and why.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from cl_core.evaluation.spectrum import singular_values
-from cl_vision.collapse_theory import linear_step, product
+from cl_vision.collapse_theory import layer_gradients, linear_step, product, x_matrix
+from cl_vision.linear_run import LinearRun
 
-__all__ = ["LinearRun", "implicit_regularization", "initial_layers", "strong_augmentation"]
-
-
-@dataclass(frozen=True)
-class LinearRun:
-    """What a study saw of one training, at some of its steps.
-
-    Attributes:
-        noise: Standard deviation of the augmentation.
-        augmented: The last so many inputs have the noise.
-        steps: ``(t,)`` steps taken so far.
-        weights: A ``(t, d, d)`` tensor a layer, the first layer first.
-        spectra: ``(t, d)`` singular values of the embeddings' covariance on clean points, falling.
-        losses: ``(s,)`` of every step.
-    """
-
-    noise: float
-    augmented: int
-    steps: Tensor
-    weights: tuple[Tensor, ...]
-    spectra: Tensor
-    losses: Tensor
-
-    @property
-    def products(self) -> Tensor:
-        """``(t, d, d)``: the whole linear map at each step."""
-        return product(self.weights)
-
-    @property
-    def effective_ranks(self) -> Tensor:
-        """``(t,)`` effective rank of the embeddings."""
-        p = self.spectra / self.spectra.sum(1, keepdim=True)
-        ranks: Tensor = torch.special.entr(p).sum(1).exp()
-        return ranks
-
-    @property
-    def alive(self) -> Tensor:
-        """``(t,)`` how many singular values exceed a thousandth of the largest."""
-        counts: Tensor = (self.spectra > 1e-3 * self.spectra[:, :1]).sum(1)
-        return counts
-
-    @property
-    def weight_ratio(self) -> Tensor:
-        """``(t,)`` weights of the inputs with noise over those of the others, as Frobenius norms.
-
-        Of no meaning (NaN or infinite) where every input has the noise.
-        """
-        clean = self.weights[0].shape[-1] - self.augmented
-        w = self.products
-        ratio: Tensor = w[..., clean:].norm(dim=(1, 2)) / w[..., :clean].norm(dim=(1, 2))
-        return ratio
-
-    @property
-    def layer_singular_values(self) -> tuple[Tensor, ...]:
-        """Singular values ``(t, d)`` of each layer, falling."""
-        return tuple(torch.linalg.svdvals(w) for w in self.weights)
-
-    @property
-    def product_singular_values(self) -> Tensor:
-        """``(t, d)`` of the whole map, falling."""
-        values: Tensor = torch.linalg.svdvals(self.products)
-        return values
-
-    def alignment(self, at: int = -1) -> Tensor:
-        r"""Return $|V_2^\top U_1|$, the overlap of neighbouring layers' singular vectors.
-
-        The first layers' if there are more than two. Rows and columns follow falling singular
-        values; blocks of nearly equal ones rotate freely, so look at blocks, not at the diagonal.
-
-        Args:
-            at: Which of the recorded steps.
-
-        Raises:
-            ValueError: If there is one layer only.
-        """
-        if len(self.weights) < 2:
-            raise ValueError("alignment needs two layers, got one")
-        u1 = torch.linalg.svd(self.weights[0][at])[0]
-        v2 = torch.linalg.svd(self.weights[1][at])[2]
-        overlap: Tensor = (v2 @ u1).abs()
-        return overlap
-
-    @property
-    def conserved(self) -> Tensor:
-        r"""``(t, d, d)``: $W_1 W_1^\top - W_2^\top W_2$, constant under gradient flow."""
-        if len(self.weights) < 2:
-            raise ValueError("the conserved quantity needs two layers, got one")
-        w1, w2 = self.weights[:2]
-        difference: Tensor = w1 @ w1.mT - w2.mT @ w2
-        return difference
+__all__ = [
+    "growth_rates",
+    "implicit_regularization",
+    "initial_layers",
+    "predicted_x",
+    "strong_augmentation",
+]
 
 
 def strong_augmentation(
@@ -143,12 +61,10 @@ def strong_augmentation(
     if not 1 <= augmented < width:
         raise ValueError(f"augmented must lie between 1 and {width - 1}, got {augmented}")
     generator = torch.Generator().manual_seed(seed)
-    bound = width**-0.5  # torch's initialisation of a linear layer
-    weight = _uniform((width, width), generator) * 2 * bound - bound
-    bias = _uniform((width,), generator) * 2 * bound - bound
+    weight = _linear((width, width), width, generator)
     return _train(
         [weight],
-        bias,
+        _linear((width,), width, generator),
         noise=noise,
         augmented=augmented,
         steps=steps,
@@ -208,6 +124,65 @@ def implicit_regularization(
         temperature=temperature,
         record=record,
     )
+
+
+def predicted_x(
+    noise: float, *, seed: int = 0, width: int = 16, augmented: int = 8, samples: int = 512
+) -> Tensor:
+    r"""Return $X / n$ at the first weights of :func:`strong_augmentation`, before any training.
+
+    Its negative eigenvalues are the directions that gradient flow makes decay.
+
+    Args:
+        noise: Strength of the augmentation.
+        seed: As there; the weights are the same.
+        width: As there.
+        augmented: As there.
+        samples: $n$, points with which the loss is taken.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weight = _linear((width, width), width, generator)
+    clean = _gaussian((samples, width), generator)
+    x, xp = clean.clone(), clean.clone()
+    for view in (x, xp):
+        view[:, width - augmented :] += noise * _gaussian((samples, augmented), generator)
+    of_all: Tensor = x_matrix(x, xp, weight)
+    return of_all / samples
+
+
+def growth_rates(
+    layers: int, *, seed: int = 0, width: int = 16, samples: int = 512
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Measure how fast singular values of *aligned* layers grow, beside the equation.
+
+    All layers have the singular values $e^{-0.35 k}$, and neighbours share singular vectors. The
+    loss is the theory's, divided by ``samples``; a singular value moves with the flow by
+    $\dot\sigma^k = u_k^\top \dot W v_k$.
+
+    Args:
+        layers: Depth $L$.
+        seed: Of data and weights.
+        width: Of every layer.
+        samples: Points, with augmentation of standard deviation 0.001.
+
+    Returns:
+        Sizes $\sigma^k$; measured $d \ln \sigma_1^k / dt$; and predicted rates
+        $(\sigma^k)^{2 (L - 1)}\, v_k^\top X v_k$.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.exp(-0.35 * torch.arange(width, dtype=torch.float64))
+    rotations = [
+        torch.linalg.qr(_gaussian((width, width), generator))[0] for _ in range(layers + 1)
+    ]
+    weights = [after * sizes @ before.T for before, after in pairwise(rotations)]
+    x = _gaussian((samples, width), generator)
+    x, xp = (x + 1e-3 * _gaussian((samples, width), generator) for _ in range(2))
+    x_of = x_matrix(x, xp, product(weights)) / samples
+    v = rotations[0]
+    predicted = sizes ** (2 * (layers - 1)) * (v * (x_of @ v)).sum(0)
+    flow = -layer_gradients(weights, x_of)[0]
+    measured = (rotations[1] * (flow @ v)).sum(0) / sizes
+    return sizes, measured, predicted
 
 
 def initial_layers(
@@ -283,6 +258,13 @@ def _batches(samples: int, batch: int, steps: int, generator: torch.Generator) -
             order = torch.randperm(samples, generator=generator)
         yield order[:batch]
         order = order[batch:]
+
+
+def _linear(shape: tuple[int, ...], inputs: int, generator: torch.Generator) -> Tensor:
+    """Draw as torch initialises a linear layer."""
+    bound = inputs**-0.5
+    drawn: Tensor = _uniform(shape, generator) * 2 * bound - bound
+    return drawn
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
