@@ -11,11 +11,10 @@ __all__ = [
     "DirectCLRHyper",
     "HCSCHyper",
     "MoCoHyper",
-    "OptionError",
     "OptimizerHyper",
+    "OptionError",
     "SimCLRHyper",
     "Switches",
-    "default_clusters",
 ]
 
 _PROJECTORS = ("none", "linear", "orthogonal", "low_rank", "diagonal", "mlp")
@@ -173,22 +172,6 @@ _SWITCHES = {
     "paper": Switches("exclude", "per_query", "mean"),
     "official": Switches("multiply", "official", "sum"),
 }
-
-
-def default_clusters(images: int) -> tuple[int, int, int]:
-    """Choose HCSC's prototypes for so many training images.
-
-    Those of the paper from a million images on. Below, an image cluster holds 25 images in the
-    mean, and the levels stand as 1 : 1/2 : 1/5.
-
-    Example:
-        >>> default_clusters(1_281_167), default_clusters(1437)
-        ((3000, 2000, 1000), (57, 28, 11))
-    """
-    if images >= 1_000_000:
-        return (3000, 2000, 1000)
-    fine = max(2, min(3000, images // 25))
-    return (fine, max(2, fine // 2), max(2, fine // 5))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,35 @@
+"""The program ``cl-vision``: its verbs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cl_core.cli import run_program
+from cl_vision.config import (
+    DemoConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    PretrainConfig,
+    SpectrumConfig,
+    TheoryConfig,
+)
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "pretrain": (PretrainConfig, "cl_vision.pipeline:pretrain"),
+    "evaluate": (EvaluateConfig, "cl_vision.pipeline:evaluate"),
+    "embed": (EmbedConfig, "cl_vision.pipeline:embed"),
+    "spectrum": (SpectrumConfig, "cl_vision.pipeline:spectrum"),
+    "theory": (TheoryConfig, "cl_vision.pipeline:theory"),
+    "demo": (DemoConfig, "cl_vision.pipeline:demo"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``cl-vision``; returns its exit code."""
+    return run_program("cl-vision", COMMANDS, argv, recipes="cl_vision.recipes")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

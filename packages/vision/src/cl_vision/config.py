@@ -1,0 +1,395 @@
+"""The options of every command: one frozen dataclass each (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cl_core.config import TrainerConfig
+from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, OptimizerHyper, SimCLRHyper
+
+__all__ = [
+    "DataOptions",
+    "DemoConfig",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "OptimizerOptions",
+    "PretrainConfig",
+    "SavedRunOptions",
+    "SpectrumConfig",
+    "TheoryConfig",
+    "TrainingOptions",
+]
+
+METHODS = ("simclr", "directclr", "moco", "hcsc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where the images come from and how they are read.
+
+    Args:
+        data: A folder of images (in class sub-folders, in train/val/test, or flat), a manifest
+            (.csv, .tsv, .parquet with a column image), or the built-in `digits`.
+        root: Folder that a manifest's paths start at; by default the manifest's.
+        labels: Where classes come from: `auto` (class sub-folders, or the manifest's column label),
+            `none`, or another column of the manifest. Training never reads them.
+        channels: 3 for colour, 1 for grey, 4 for colour and opacity, or `keep` for as many as the
+            first image has.
+        on_error: At a file that cannot be read `stop`, or `skip` it and tell.
+        cache: Folder for decoded images: each file is then decoded once, not once an epoch. For
+            small images.
+        workers: Processes that prepare batches.
+    """
+
+    data: str
+    root: Path | None = None
+    labels: str = "auto"
+    channels: Literal[1, 3, 4, "keep"] = 3
+    on_error: Literal["stop", "skip"] = "stop"
+    cache: Path | None = None
+    workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """Optimiser and schedule; what is not given is as the method's authors published it.
+
+    Args:
+        optimizer: `sgd` with momentum, `lars` for very large batches, or `adam`.
+        learning_rate: The highest one, and the one used: it is not scaled by the batch size. By
+            default 0.1 for simclr and directclr, 0.03 for moco and hcsc.
+        weight_decay: Of all parameters; `lars` spares those of one dimension.
+        momentum: Of `sgd` and `lars`.
+        warmup_epochs: Epochs, or a part of one, in which the learning rate rises from 0. By default
+            a tenth of all, 10 at most, for simclr and directclr; none for moco and hcsc.
+        final_factor: Learning rate at the end over the highest one.
+        schedule: The cosine falls with every `step` (simclr, directclr) or `epoch` (moco, hcsc).
+    """
+
+    optimizer: Literal["sgd", "lars", "adam"] = "sgd"
+    learning_rate: float | None = None
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    warmup_epochs: float | None = None
+    final_factor: float = 0.0
+    schedule: Literal["step", "epoch"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(DataOptions):
+    """What is trained, on what, where the run goes and how long it takes.
+
+    Args:
+        out: Run directory to write.
+        recipe: Published settings by name: hcsc-imagenet, directclr-cifar10, simclr-digits, ...
+        method: `simclr`, `directclr`, `moco` (v2) or `hcsc`.
+        image_size: Edge of a view in pixels. Up to 64 there is no blur, as in the papers.
+        statistics: What normalises the images: mean and spread of the `data`, or `imagenet`'s.
+        augmentation: Whose views to train on: the method's own (`auto`), or another's, to compare
+            methods on the same.
+        backbone: A ResNet of torchvision, any model of timm, or `resnet-16-32-128`: a small one of
+            these widths. By default that for digits, and else resnet18.
+        stem: `cifar` is a 3x3 convolution without pooling, `imagenet` the library's own; `auto` by
+            the image size.
+        weights: Weights to start from: a file, or a folder or run that holds an encoder.
+        zero_init_residual: Start residual branches at zero, as DirectCLR does; by default for a
+            ResNet under simclr and directclr.
+        epochs: Passes over the images.
+        batch_size: Images a step, of all devices together.
+        seed: Seed of initialisation, order and augmentation.
+        resume: Continue a run that was stopped; it ends as if it never had been.
+        overwrite: Replace the run in `out`.
+        knn_every: Epochs between two online kNN accuracies, where there are labels; 0 for none.
+        spectrum_every: Epochs between two looks at the collapse spectrum; 0 for none.
+    """
+
+    out: Path
+    recipe: str | None = None
+    method: Literal["simclr", "directclr", "moco", "hcsc"] = "simclr"
+    image_size: int = 224
+    statistics: Literal["data", "imagenet"] = "data"
+    augmentation: Literal["auto", "simclr", "directclr", "moco"] = "auto"
+    backbone: str | None = None
+    stem: Literal["auto", "imagenet", "cifar"] = "auto"
+    weights: Path | None = None
+    zero_init_residual: bool | None = None
+    epochs: int = 100
+    batch_size: int = 256
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+    knn_every: int = 0
+    spectrum_every: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(OptimizerOptions, TrainingOptions):
+    """Train an image encoder without labels, by SimCLR, DirectCLR, MoCo v2 or HCSC.
+
+    Of the groups below only that of the method is used.
+
+    Args:
+        simclr: SimCLR's own options.
+        directclr: DirectCLR's own options.
+        moco: MoCo v2's own options.
+        hcsc: HCSC's own options.
+        trainer: Devices, precision, checkpoints.
+    """
+
+    simclr: SimCLRHyper = field(default_factory=SimCLRHyper)
+    directclr: DirectCLRHyper = field(default_factory=DirectCLRHyper)
+    moco: MoCoHyper = field(default_factory=MoCoHyper)
+    hcsc: HCSCHyper = field(default_factory=HCSCHyper)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, image_size=self.image_size, epochs=self.epochs)
+        _require_at_least(2, batch_size=self.batch_size)
+        _require_at_least(
+            0,
+            seed=self.seed,
+            workers=self.workers,
+            knn_every=self.knn_every,
+            spectrum_every=self.spectrum_every,
+        )
+        self.optimizer_hyper()  # refuses what is out of range
+
+    def optimizer_hyper(self) -> OptimizerHyper:
+        """Optimiser and schedule, what was not given filled in by the method."""
+        by_step = self.method in ("simclr", "directclr")
+        schedule = self.schedule or ("step" if by_step else "epoch")
+        warmup = self.warmup_epochs
+        if warmup is None:
+            warmup = min(10.0, 0.1 * self.epochs) if by_step and schedule == "step" else 0.0
+        rate = self.learning_rate
+        return OptimizerHyper(
+            optimizer=self.optimizer,
+            learning_rate=(0.1 if by_step else 0.03) if rate is None else rate,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            warmup_epochs=warmup,
+            final_factor=self.final_factor,
+            schedule=schedule,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRunOptions:
+    """A finished run, and the images to use it on.
+
+    Args:
+        run: Run directory that `pretrain` wrote.
+        data: Other images than the run was trained on.
+        root: Folder that a manifest's paths start at; by default the run's.
+        labels: As for `pretrain`; by default the run's.
+        on_error: At a file that cannot be read `stop`, or `skip` it and tell; by default the run's.
+        batch_size: Images encoded at once.
+        workers: Processes that prepare batches.
+        overwrite: Replace the results in `out`.
+    """
+
+    run: Path
+    data: str | None = None
+    root: Path | None = None
+    labels: str | None = None
+    on_error: Literal["stop", "skip"] | None = None
+    batch_size: int = 256
+    workers: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, batch_size=self.batch_size)
+        _require_at_least(0, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SavedRunOptions):
+    """Measure a frozen encoder: linear probe, kNN, few labels, clusters, effective rank.
+
+    Images filed under train and test (or val) are used so; others are split by class. Figures are
+    those of the last epoch of a probe; where its best was chosen on the test images, it says so.
+
+    Args:
+        out: Where to write; by default `evaluate` inside the run directory.
+        baseline: One run or several, as `[A, B]`, to measure beside this one.
+        untrained: Measure the same network with random weights too.
+        probe: `logistic` regression, solved exactly on rows of unit length; or the published SGD
+            of `hcsc`, `moco` or `directclr` on pooled features as they are.
+        probe_epochs: Epochs of an SGD probe; by default as published, 100.
+        augment: Give an SGD probe new random crops in every epoch, as published: encodes the
+            training images `probe_epochs` times.
+        neighbours: Of kNN.
+        fractions: Shares of the labels to learn from, in the semi-supervised protocol.
+        few_labels: The whole network is trained (`finetune`), or logistic regression on `frozen`
+            features; or `none` of it.
+        draws: Random draws of each share.
+        clusters: Of k-means; by default as many as there are classes.
+        nuisances: Measure how well rotation and brightness of an image can be told from its
+            representation: what the training made it forget.
+        test_share: Share of the images tested on, where the data has no split.
+        seed: Seed of splits, draws and probes.
+    """
+
+    out: Path | None = None
+    baseline: tuple[Path, ...] | Path = ()
+    untrained: bool = False
+    probe: Literal["logistic", "hcsc", "moco", "directclr"] = "logistic"
+    probe_epochs: int | None = None
+    augment: bool = False
+    neighbours: int = 20
+    fractions: tuple[float, ...] = (0.01, 0.1)
+    few_labels: Literal["frozen", "finetune", "none"] = "frozen"
+    draws: int = 5
+    clusters: int | None = None
+    nuisances: bool = False
+    test_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_at_least(1, neighbours=self.neighbours, draws=self.draws)
+        _require_at_least(1, probe_epochs=1 if self.probe_epochs is None else self.probe_epochs)
+        _require_at_least(2, clusters=2 if self.clusters is None else self.clusters)
+        _require_at_least(0, seed=self.seed)
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share must lie between 0 and 1, got {self.test_share}")
+        if not all(0 < fraction <= 1 for fraction in self.fractions):
+            raise ValueError(f"fractions must lie above 0 and up to 1, got {self.fractions}")
+        if self.augment and self.probe == "logistic":
+            raise ValueError("augment is for the SGD probes: give probe hcsc, moco or directclr")
+
+    @property
+    def baselines(self) -> tuple[Path, ...]:
+        """The other runs."""
+        return (self.baseline,) if isinstance(self.baseline, Path) else tuple(self.baseline)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(SavedRunOptions):
+    """Write one vector per image, with its file.
+
+    Args:
+        out: Where to write; by default `embed` inside the run directory.
+        format: `parquet` (columns file, label, e0, e1, ...) or `npy` (embeddings.npy beside
+            files.txt).
+        space: The `representation`, or the `embedding` that the loss saw.
+    """
+
+    out: Path | None = None
+    format: Literal["parquet", "npy"] = "parquet"
+    space: Literal["representation", "embedding"] = "representation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumConfig:
+    """Draw the collapse spectrum of one encoder or several: which directions each one uses.
+
+    Log singular values of the representation r, of the embedding z behind the projector, and of
+    the channels r[d0:] that DirectCLR's loss does not see.
+
+    Args:
+        run: One encoder or several, as `[A, B]`: run directories, saved encoders (folders with
+            model.json), or weight files of `backbone`.
+        data: Images to look at; by default those the first run was trained on.
+        root: Folder that a manifest's paths start at.
+        out: Where to write; by default `spectrum` inside the first run directory.
+        backbone: Architecture of plain weight files.
+        image_size: Edge in pixels, for encoders that do not know theirs.
+        images: At most so many are looked at, evenly spaced.
+        relative: Draw values relative to the largest of each spectrum.
+        on_error: At a file that cannot be read `stop`, or `skip` it and tell.
+        batch_size: Images encoded at once.
+        workers: Processes that prepare batches.
+        overwrite: Replace the results in `out`.
+    """
+
+    run: tuple[Path, ...] | Path
+    data: str | None = None
+    root: Path | None = None
+    out: Path | None = None
+    backbone: str | None = None
+    image_size: int = 224
+    images: int = 10_000
+    relative: bool = False
+    on_error: Literal["stop", "skip"] = "stop"
+    batch_size: int = 256
+    workers: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, batch_size=self.batch_size)
+        _require_at_least(0, workers=self.workers)
+        _require_at_least(2, images=self.images, image_size=self.image_size)
+        if not self.runs:
+            raise ValueError("run must name at least one encoder")
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The encoders."""
+        return (self.run,) if isinstance(self.run, Path) else tuple(self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TheoryConfig:
+    """Repeat the two toy studies that explain collapse: strong augmentation, and deep linear nets.
+
+    Args:
+        out: Where to write.
+        noise: Strengths of the augmentation, on half of the inputs.
+        noise_steps: Gradient steps of the first study.
+        layers: Depths of the second study.
+        layer_steps: Gradient steps of the second study.
+        seed: Seed of everything.
+        overwrite: Replace the results in `out`.
+    """
+
+    out: Path = Path("runs/theory")
+    noise: tuple[float, ...] = (0.01, 0.5, 1.0, 1.5, 2.0, 3.0)
+    noise_steps: int = 2000
+    layers: tuple[int, ...] = (1, 2, 3)
+    layer_steps: int = 3000
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, noise_steps=self.noise_steps, layer_steps=self.layer_steps)
+        _require_at_least(0, seed=self.seed)
+        if not self.noise or min(self.noise) < 0:
+            raise ValueError(f"noise must be numbers of at least 0, got {self.noise}")
+        if not self.layers or min(self.layers) < 1:
+            raise ValueError(f"layers must be numbers of at least 1, got {self.layers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Learn the digits without labels: DirectCLR and HCSC, each beside its baseline.
+
+    1,797 images of handwritten digits that come with scikit-learn. DirectCLR stands beside SimCLR
+    without a projector, HCSC beside MoCo v2. Needs no network and no file, and takes about a
+    minute.
+
+    Args:
+        out: Where to write the four runs and the report.
+        epochs: Passes over the digits of each method.
+        seed: Seed of everything.
+        overwrite: Replace an earlier demo in `out`.
+        trainer: Devices, precision, checkpoints.
+    """
+
+    out: Path = Path("runs/vision-demo")
+    epochs: int = 40
+    seed: int = 0
+    overwrite: bool = True
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        _require_at_least(2, epochs=self.epochs)
+        _require_at_least(0, seed=self.seed)
+
+
+def _require_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
