@@ -73,7 +73,7 @@ def blockwise(
         pixels: Wanted size of a window; one block is taken even if it is larger.
     """
     rows, cols = min(block[0], height), min(block[1], width)
-    wide = min(max(int(pixels**0.5) // cols, 1) * cols, width)
+    wide = min(max(min(int(pixels**0.5), pixels // rows) // cols, 1) * cols, width)
     tall = max(pixels // (wide * rows), 1) * rows
     for row in range(0, height, tall):
         for col in range(0, width, wide):
