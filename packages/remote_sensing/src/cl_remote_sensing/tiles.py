@@ -1,0 +1,340 @@
+"""The index of tiles: which windows of which scenes take part, built once and kept as CSV."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cl_core.errors import InputError
+from cl_core.runs import write_atomic
+from cl_remote_sensing.manifest import find_listed, read_manifest
+from cl_remote_sensing.raster import Scene, open_scenes
+from cl_remote_sensing.windows import Window, starts
+
+__all__ = ["TileIndex", "build_index", "merge", "read_windows"]
+
+_CHUNK = 2**22
+"""Pixels read at once while an index is built: bounds memory whatever the raster's size."""
+
+_WINDOW = ("row_off", "col_off", "height", "width")
+
+
+@dataclass(frozen=True, eq=False)
+class TileIndex:
+    """A row per tile; nothing is read until a data set asks.
+
+    Attributes:
+        scenes: The rasters.
+        scene: Which of them each tile is cut from, int64 ``(n,)``.
+        window: Row, column, height and width of each tile in pixels, int64 ``(n, 4)``.
+        valid: Share of valid pixels in each tile, in ``[0, 1]``, float64 ``(n,)``.
+        split: Name of each tile's split, empty for none, ``(n,)``.
+        notes: What was left out or decided, a sentence each.
+    """
+
+    scenes: tuple[Scene, ...]
+    scene: NDArray[np.int64]
+    window: NDArray[np.int64]
+    valid: NDArray[np.float64]
+    split: NDArray[np.str_]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    def at(self, row: int) -> tuple[Scene, Window]:
+        """The scene and the window of a tile."""
+        return self.scenes[self.scene[row]], Window(*self.window[row].tolist())
+
+    def windows(self) -> list[tuple[int, Window]]:
+        """Scene number and window of every tile, in order."""
+        rows = zip(self.scene.tolist(), self.window.tolist(), strict=True)
+        return [(scene, Window(*window)) for scene, window in rows]
+
+    def take(self, rows: Iterable[int] | NDArray[np.int64] | NDArray[np.bool_]) -> TileIndex:
+        """The given tiles in the given order (or those where a mask is true); scenes all stay."""
+        kept = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
+        kept = np.flatnonzero(kept) if kept.dtype == bool else kept.astype(np.int64)
+        return replace(
+            self,
+            scene=self.scene[kept],
+            window=self.window[kept],
+            valid=self.valid[kept],
+            split=self.split[kept],
+        )
+
+    def noting(self, *notes: str) -> TileIndex:
+        """The same index with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def select(self, split: str) -> TileIndex:
+        """The tiles of one split.
+
+        Raises:
+            InputError: If it has none, naming the splits there are.
+        """
+        rows = np.flatnonzero(self.split == split)
+        if not len(rows):
+            known = sorted({name for name in self.split.tolist() if name})
+            told = f"the splits are {', '.join(known)}" if known else "no tile has a split yet"
+            raise InputError(f"no tile is in split '{split}': {told}")
+        return self.take(rows)
+
+    def in_block_order(self) -> TileIndex:
+        """The same tiles, scene by scene and block by block: each block is decoded once.
+
+        For evaluation, where order is free; in row-major order a row of blocks would have to
+        stay in GDAL's cache.
+        """
+        sides = np.array([scene.block for scene in self.scenes], dtype=np.int64)[self.scene]
+        # A block may be smaller than a tile; then a tile is the unit that is read.
+        unit = np.maximum(sides, self.window[:, 2:])
+        row, col = (self.window[:, :2] // unit).T
+        return self.take(np.lexsort((*self.window[:, 1::-1].T, col, row, self.scene)))
+
+    def save(self, path: Path | str, *, labels: Sequence[Path | str] | None = None) -> None:
+        """Write the index as CSV; image paths are relative to its folder.
+
+        Columns: ``image[,label],row_off,col_off,height,width,valid,split``.
+
+        Args:
+            path: The file; its folder must exist.
+            labels: A label file per scene, to be written beside the image.
+        """
+        path = Path(path)
+        images = [_relative(scene.path, path) for scene in self.scenes]
+        marks = [[_relative(label, path)] for label in labels] if labels else [[] for _ in images]
+        with (
+            write_atomic(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["image", *["label"] * bool(labels), *_WINDOW, "valid", "split"])
+            for scene, window, valid, split in zip(
+                self.scene, self.window.tolist(), self.valid.tolist(), self.split, strict=True
+            ):
+                writer.writerow([images[scene], *marks[scene], *window, repr(valid), split])
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        scenes: Sequence[Scene] | None = None,
+        *,
+        bands: Sequence[str] | None = None,
+        ignore_alpha_tag: bool = False,
+    ) -> TileIndex:
+        """Read an index that :meth:`save` wrote, or any list of windows.
+
+        Args:
+            path: The CSV file.
+            scenes: The scenes it was made of; by default the files it names are opened.
+            bands: As for :func:`cl_remote_sensing.raster.open_scene`, when they are opened.
+            ignore_alpha_tag: Likewise.
+
+        Raises:
+            InputError: As :func:`read_windows`.
+        """
+        if scenes is None:
+            images = dict.fromkeys(row["image"] for row in read_manifest(path, ["image"]))
+            files = [find_listed(image, path) for image in images]
+            scenes = open_scenes(files, bands=bands, ignore_alpha_tag=ignore_alpha_tag)
+        return read_windows(path, scenes)
+
+
+def build_index(
+    scenes: Sequence[Scene],
+    *,
+    size: int,
+    stride: int,
+    min_valid: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> TileIndex:
+    """Lay the window grid over every scene and keep the tiles with enough valid pixels.
+
+    Each scene is read once, in pieces of bounded size; windows may overlap.
+
+    Args:
+        scenes: The rasters.
+        size: Pixels of a tile's side; a smaller raster gives one tile as small as itself.
+        stride: Pixels between two tiles; ``size`` for no overlap.
+        min_valid: Smallest share of valid pixels, in ``[0, 1]``. A tile without any valid pixel
+            is always left out.
+        progress: Called with the pixels read so far and those of all scenes.
+
+    Returns:
+        The tiles scene by scene, row-major; ``notes`` tells how many were left out.
+
+    Raises:
+        InputError: If no tile is left, or a raster is damaged.
+        ValueError: If a number is out of range.
+    """
+    if not 0 <= min_valid <= 1:
+        raise ValueError(f"min_valid is a share of pixels in [0, 1], got {min_valid}")
+    if not scenes:
+        raise ValueError("an index needs at least one scene")
+    total, done = sum(scene.height * scene.width for scene in scenes), 0
+    numbers, windows, shares, notes = [], [], [], []
+    for number, scene in enumerate(scenes):
+        tops, lefts = starts(scene.height, size, stride), starts(scene.width, size, stride)
+        sides = (min(size, scene.height), min(size, scene.width))
+        count = np.zeros((len(tops), len(lefts)), dtype=np.int64)
+        for chunk in scene.blocks(_CHUNK):
+            valid = scene.read(chunk).valid
+            _add_counts(count, valid, chunk, np.array(tops), np.array(lefts), sides)
+            done += chunk.height * chunk.width
+            if progress is not None:
+                progress(done, total)
+        share = count.ravel() / (sides[0] * sides[1])
+        kept = np.flatnonzero((share >= min_valid) & (share > 0))
+        rows, cols = np.divmod(kept, len(lefts))
+        window = np.stack([np.array(tops)[rows], np.array(lefts)[cols]], axis=1)
+        windows.append(np.hstack([window, np.broadcast_to(sides, window.shape)]))
+        shares.append(share[kept])
+        numbers.append(np.full(len(kept), number))
+        if len(kept) < len(share):
+            notes.append(
+                f"{scene.path}: {len(share) - len(kept)} of {len(share)} tiles left out, fewer "
+                f"than {min_valid:.0%} of their pixels are valid"
+            )
+    index = _index(scenes, np.concatenate(numbers), np.concatenate(windows), notes)
+    if not len(index):
+        first = scenes[0].path
+        names = first if len(scenes) == 1 else f"{first} and {len(scenes) - 1} more"
+        raise InputError(
+            f"{names}: no tile of {size} pixels has {min_valid:.0%} valid pixels; "
+            "check the nodata value, or lower the share that is asked for"
+        )
+    return replace(index, valid=np.concatenate(shares))
+
+
+def merge(parts: Mapping[str, TileIndex]) -> TileIndex:
+    """Put indexes together; each becomes the split of its key, an empty key keeps its splits."""
+    scenes: dict[Scene, int] = {}
+    numbers = []
+    for index in parts.values():
+        place = [scenes.setdefault(scene, len(scenes)) for scene in index.scenes]
+        numbers.append(np.array(place, dtype=np.int64)[index.scene])
+    splits = [np.full(len(i), name) if name else i.split for name, i in parts.items()]
+    notes = dict.fromkeys(note for index in parts.values() for note in index.notes)
+    return TileIndex(
+        scenes=tuple(scenes),
+        scene=np.concatenate(numbers),
+        window=np.concatenate([index.window for index in parts.values()]),
+        valid=np.concatenate([index.valid for index in parts.values()]),
+        split=np.concatenate(splits),
+        notes=tuple(notes),
+    )
+
+
+def read_windows(path: Path | str, scenes: Sequence[Scene]) -> TileIndex:
+    """Read a list of windows, such as few-label windows that were drawn once and stored.
+
+    Args:
+        path: A CSV file with the columns ``image,row_off,col_off,height,width`` (pixels), and
+            perhaps ``valid`` and ``split``. Images are paths relative to the list's folder or
+            to the folder above it.
+        scenes: The scenes; each listed image must be one of them.
+
+    Returns:
+        The tiles in the order of the list. Without a column ``valid`` the windows are read.
+
+    Raises:
+        InputError: If the list is malformed, names another image, or a window leaves its image.
+    """
+    rows = read_manifest(path, ["image", *_WINDOW])
+    place = {Path(scene.path).resolve(): number for number, scene in enumerate(scenes)}
+    found: dict[str, int] = {}
+    for image in dict.fromkeys(row["image"] for row in rows):
+        number = place.get(find_listed(image, path).resolve())
+        if number is None:
+            raise InputError(
+                f"{path}: lists '{image}', which is not among the {len(scenes)} images given; "
+                "give it too, or take it out of the list"
+            )
+        found[image] = number
+    windows = np.zeros((len(rows), 4), dtype=np.int64)
+    for number, row in enumerate(rows):
+        try:
+            window = Window(*(int(row[name]) for name in _WINDOW))
+        except ValueError as error:
+            raise InputError(
+                f"{path}: entry {number + 1}: {','.join(_WINDOW)} must be whole pixels"
+            ) from error
+        scene = scenes[found[row["image"]]]
+        if (
+            min(window.row, window.col) < 0
+            or min(window.height, window.width) < 1
+            or window.row + window.height > scene.height
+            or window.col + window.width > scene.width
+        ):
+            raise InputError(
+                f"{path}: entry {number + 1}: window {tuple(window)} leaves {scene.path}, which "
+                f"has {scene.height} rows and {scene.width} columns"
+            )
+        windows[number] = window
+    index = _index(scenes, np.array([found[row["image"]] for row in rows]), windows, [])
+    if all(row.get("valid") for row in rows):
+        try:
+            shares = [float(row["valid"]) for row in rows]
+        except ValueError as error:
+            raise InputError(f"{path}: the column 'valid' must hold shares in [0, 1]") from error
+    else:
+        shares = [
+            float(scenes[scene].read(window).valid.mean()) for scene, window in index.windows()
+        ]
+    splits = np.array([row.get("split", "") for row in rows], dtype=np.str_)
+    return replace(index, valid=np.array(shares), split=splits)
+
+
+def _index(
+    scenes: Sequence[Scene], scene: NDArray[np.int64], window: NDArray[np.int64], notes: list[str]
+) -> TileIndex:
+    return TileIndex(
+        scenes=tuple(scenes),
+        scene=scene.astype(np.int64),
+        window=window.astype(np.int64),
+        valid=np.ones(len(scene)),
+        split=np.full(len(scene), ""),
+        notes=tuple(notes),
+    )
+
+
+def _add_counts(
+    count: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+    chunk: Window,
+    tops: NDArray[np.int64],
+    lefts: NDArray[np.int64],
+    sides: tuple[int, int],
+) -> None:
+    """Add a chunk's valid pixels to the windows of a grid that it meets.
+
+    Windows are a product of row and column ranges, so differences of running sums along one
+    axis and then the other count all of them at once.
+    """
+    rows = np.flatnonzero((tops < chunk.row + chunk.height) & (tops + sides[0] > chunk.row))
+    cols = np.flatnonzero((lefts < chunk.col + chunk.width) & (lefts + sides[1] > chunk.col))
+    if not (len(rows) and len(cols)):
+        return
+    first, last = (np.clip(tops[rows] + k - chunk.row, 0, chunk.height) for k in (0, sides[0]))
+    left, right = (np.clip(lefts[cols] + k - chunk.col, 0, chunk.width) for k in (0, sides[1]))
+    down = np.zeros((chunk.height + 1, chunk.width), dtype=np.int32)
+    np.cumsum(valid, axis=0, out=down[1:])
+    strips = down[last] - down[first]
+    across = np.zeros((len(rows), chunk.width + 1), dtype=np.int64)
+    np.cumsum(strips, axis=1, out=across[:, 1:])
+    count[np.ix_(rows, cols)] += across[:, right] - across[:, left]
+
+
+def _relative(file: Path | str, listing: Path) -> str:
+    try:
+        return os.path.relpath(file, listing.parent).replace(os.sep, "/")
+    except ValueError:  # on another drive
+        return str(file)
