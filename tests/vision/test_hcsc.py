@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_core.kmeans import build_hierarchy
+from cl_vision.hcsc import (
+    batch_negatives,
+    concentrations,
+    instance_keep,
+    instance_logits,
+    instance_loss,
+    log_sums,
+    member_distances,
+    prototype_keep,
+    prototype_logits,
+    prototype_loss,
+    total_loss,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "hcsc.npz"
+CASES = ("single", "multi", "nosel")
+OFFICIAL = {"rtol": 1e-5, "atol": 1e-5}  # float32, as the official code runs
+PAPER = {"rtol": 1e-7, "atol": 1e-7}  # float64
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    with np.load(GOLDEN, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+
+
+class Case:
+    """The arrays of one case by their names, with the clusters of the batch looked up."""
+
+    def __init__(self, golden: dict[str, Tensor], name: str, dtype=torch.float32) -> None:
+        self.arrays = {
+            key.partition("__")[2]: value for key, value in golden.items() if key.startswith(name)
+        }
+        self.levels = len(self["K"])
+        self.temperature = float(self["T"])
+        self.prototypes = [self[f"centroids_{le}"].to(dtype) for le in range(self.levels)]
+        self.phi = [self[f"density_{le}"].to(dtype) for le in range(self.levels)]
+        self.clusters = [self[f"im2cluster_{le}"][self["index"]] for le in range(self.levels)]
+        self.queue = self["queue_before"].T.contiguous().to(dtype)
+        self.key = self["k"].to(dtype)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.arrays[name]
+
+    def negatives(self, level: int) -> Tensor:
+        largest = int(self[f"im2cluster_{level}"].max())
+        return batch_negatives(self.clusters[level], largest)
+
+    def instance_keep(self, level: int, most: float = 1.0) -> Tensor:
+        prototypes, phi, c = self.prototypes[level], self.phi[level], self.clusters[level]
+        sums = log_sums(self.queue, prototypes, phi, block_size=5)
+        return instance_keep(self.queue, sums, prototypes[c], phi[c], most=most)
+
+    def prototype_keep(self, level: int) -> Tensor:
+        above, phi = self.prototypes[level + 1], self.phi[level + 1]
+        sums = log_sums(self.prototypes[level], above, phi, block_size=3)
+        p = self.clusters[level + 1]
+        return prototype_keep(self.prototypes[level], sums, above[p], phi[p])
+
+
+# --- golden vectors
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_clusters_and_concentrations_equal_the_official_code(golden, name):
+    case = Case(golden, name)
+    raw = [case[f"raw_centroids_{level}"] for level in range(case.levels)]
+    tree = build_hierarchy(case["feat"], raw)
+    members, assigned = [case["feat"], *tree.prototypes], [tree.assignments[0], *tree.parents]
+    for level in range(case.levels):
+        torch.testing.assert_close(tree.prototypes[level], case.prototypes[level], **OFFICIAL)
+        assert torch.equal(tree.assignments[level], case[f"im2cluster_{level}"])
+        sums = member_distances(members[level], raw[level], assigned[level])
+        phi = concentrations(*sums, case.temperature)
+        torch.testing.assert_close(phi.float(), case.phi[level], **OFFICIAL)
+        assert float(phi.mean()) == pytest.approx(case.temperature, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["dens0", "dens1", "dens2", "dens3"])
+def test_concentrations_of_empty_and_single_clusters_equal_the_official_code(golden, name):
+    values = {k.partition("__")[2]: v for k, v in golden.items() if k.startswith(name)}
+    k = int(values["k"])
+    counts = torch.bincount(values["assign"], minlength=k)
+    sums = torch.zeros(k, dtype=torch.float64).index_add_(0, values["assign"], values["l2dist"])
+    phi = concentrations(counts, sums, float(values["T"]))
+    torch.testing.assert_close(phi, values["phi"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["single", "multi"])
+def test_selection_equals_the_official_code(golden, name):
+    case = Case(golden, name)
+    for level in range(case.levels):
+        keep = case.instance_keep(level, most=0.999)
+        torch.testing.assert_close(keep, case[f"inst_keep_p_{level}"], **OFFICIAL)
+        assert torch.equal(case[f"inst_u_{level}"] < keep, case[f"inst_mask_{level}"].bool())
+        ids = case.negatives(level)
+        assert torch.equal(ids, case[f"neg_proto_ids_{level}"])
+        if level + 1 < case.levels:
+            keep = case.prototype_keep(level)[:, ids]
+            torch.testing.assert_close(keep, case[f"proto_keep_p_{level}"], **OFFICIAL)
+            assert torch.equal(case[f"proto_u_{level}"] < keep, case[f"proto_mask_{level}"].bool())
+
+
+def official_terms(case: Case, raw: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Instance and prototype losses of every view as the released code has them."""
+    instance, prototype = [], []
+    selected = bool(case["instance_selection"])
+    drops = [~case[f"inst_mask_{le}"].bool() for le in range(case.levels)] if selected else [None]
+    for view, r in enumerate(raw):
+        q = F.normalize(r, dim=1)
+        logits = instance_logits(q, case.key, case.queue, case.temperature)
+        on = drops if view == 0 or case["selection_on_local"] else [None]
+        instance.append(torch.stack([instance_loss(logits, drop, "multiply") for drop in on]))
+        losses = []
+        for level, c in enumerate(case.clusters):
+            drop = None
+            name = f"proto_mask_{level}" if view == 0 else f"local_proto_mask_{view - 1}_{level}"
+            if name in case.arrays:  # its columns are the official negatives
+                drop = torch.zeros(len(c), len(case.phi[level]), dtype=torch.bool)
+                drop[:, case.negatives(level)] = ~case[name].bool()
+            logits = prototype_logits(q, case.prototypes[level], case.phi[level])
+            losses.append(
+                prototype_loss(logits, c, drop, "multiply", negatives=case.negatives(level))
+            )
+        prototype.append(torch.stack(losses))
+    return instance, prototype
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_and_gradients_equal_the_official_code(golden, name):
+    case = Case(golden, name)
+    views = 1 + sum(key.startswith("raw_emb_") for key in case.arrays) - 1
+    raw = [case[f"raw_emb_{v}"].clone().requires_grad_() for v in range(views)]
+    instance, prototype = official_terms(case, raw)
+    for mine, theirs in ((instance[0], "loss_inst"), (prototype[0], "loss_proto")):
+        torch.testing.assert_close(mine.detach().double(), case[theirs], **OFFICIAL)
+    if views > 1:
+        local = torch.stack(instance[1:], 1).flatten().detach()  # level-major
+        torch.testing.assert_close(local.double(), case["loss_local_inst"], **OFFICIAL)
+        local = torch.stack(prototype[1:]).detach()
+        torch.testing.assert_close(local.double(), case["loss_local_proto"], **OFFICIAL)
+    total = total_loss(instance, prototype, "sum")
+    torch.testing.assert_close(total.detach().double(), case["loss_total"], **OFFICIAL)
+    total.backward()
+    for v in range(views):
+        torch.testing.assert_close(raw[v].grad, case[f"grad_raw_{v}"], **OFFICIAL)
+
+
+@pytest.mark.parametrize("name", ["single", "multi"])
+def test_the_paper_equals_its_reference_in_float64(golden, name):
+    case = Case(golden, name, torch.float64)
+    q = case["q"].double().requires_grad_()
+    logits = instance_logits(q, case.key, case.queue, case.temperature)
+    instance, prototype = [], []
+    for level, c in enumerate(case.clusters):
+        keep = case.instance_keep(level)
+        torch.testing.assert_close(keep, case[f"paper_inst_keep_p_{level}"], **PAPER)
+        drop = case[f"inst_u_{level}"] >= keep
+        assert torch.equal(~drop, case[f"paper_inst_mask_{level}"].bool())
+        instance.append(instance_loss(logits, drop))
+        drop = None
+        if level + 1 < case.levels:
+            keep = case.prototype_keep(level)
+            torch.testing.assert_close(keep, case[f"paper_proto_keep_p_{level}"], **PAPER)
+            drop = case[f"paper_proto_u_{level}"] >= keep
+            forced = drop.scatter(1, c[:, None], False)
+            assert torch.equal(~forced, case[f"paper_proto_mask_{level}"].bool())
+        of_level = prototype_logits(q, case.prototypes[level], case.phi[level])
+        prototype.append(prototype_loss(of_level, c, drop))
+    for mine, theirs in ((instance, "paper_loss_inst"), (prototype, "paper_loss_proto")):
+        torch.testing.assert_close(torch.stack(mine).detach(), case[theirs], **PAPER)
+    total = total_loss([torch.stack(instance)], [torch.stack(prototype)])
+    torch.testing.assert_close(total.detach(), case["paper_loss_total"], **PAPER)
+    total.backward()
+    torch.testing.assert_close(q.grad, case["paper_grad_q"], rtol=1e-6, atol=1e-6)
