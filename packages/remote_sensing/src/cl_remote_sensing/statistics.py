@@ -127,14 +127,16 @@ def _thin(
     """Fewer windows, or windows to be shrunk, scene by scene."""
     kept: list[tuple[int, Window]] = []
     factors, notes = [], []
-    for place, scene in enumerate(scenes):
-        own = [pair for pair in windows if pair[0] == place]
-        excess = sum(window.height * window.width for _, window in own) / APPROXIMATE_PIXELS
+    of_scene: list[list[Window]] = [[] for _ in scenes]
+    for place, window in windows:
+        of_scene[place].append(window)
+    for place, (scene, own) in enumerate(zip(scenes, of_scene, strict=True)):
+        excess = sum(window.height * window.width for window in own) / APPROXIMATE_PIXELS
         overviews = handle(scene.path).overviews(scene.bands[0])
         fitting = [factor for factor in overviews if factor * factor <= excess]
         step = 1 if fitting else max(int(excess), 1)
         factors.append(max(fitting, default=1))
-        kept += own[::step]
+        kept += [(place, window) for window in own[::step]]
         if fitting:
             notes.append(f"{scene.path}: statistics from the overview 1:{factors[-1]}")
         elif step > 1:
@@ -204,6 +206,7 @@ class _Moments:
         self.minimum = np.full(bands, np.inf)
         self.maximum = np.full(bands, -np.inf)
         self.sample: list[NDArray[Any]] = []
+        self.kept = 0
         self.share = 1.0  # of the pixels seen that are in the sample
         self.random = np.random.default_rng(0)
 
@@ -228,9 +231,12 @@ class _Moments:
         if self.share < 1:
             values = values[:, self.random.random(values.shape[1]) < self.share]
         self.sample.append(values.copy())
-        while sum(part.shape[1] for part in self.sample) > 2 * SAMPLE:
+        self.kept += values.shape[1]
+        while self.kept > 2 * SAMPLE:
             self.share /= 2
-            self.sample = [part[:, self.random.random(part.shape[1]) < 0.5] for part in self.sample]
+            joined = np.concatenate(self.sample, axis=1)
+            self.sample = [joined[:, self.random.random(self.kept) < 0.5]]
+            self.kept = self.sample[0].shape[1]
 
     def result(self, notes: tuple[str, ...]) -> BandStatistics:
         sample = np.concatenate(self.sample, axis=1)
