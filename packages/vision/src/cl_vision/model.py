@@ -1,0 +1,185 @@
+"""What a training leaves: the encoder with its projector, how to rebuild them, what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cl_core.backbones import Backbone, build_backbone
+from cl_core.errors import InputError
+from cl_core.evaluation.features import extract_features
+from cl_core.export import encoder_card
+from cl_core.heads import build_head
+from cl_core.runs import Run
+from cl_core.transforms import Statistics
+from cl_vision.data import Images, evaluation_loader, evaluation_view
+from cl_vision.projectors import FirstChannels, build_projector
+
+__all__ = ["ImageModel", "best_device", "build_saved_projector", "load_model"]
+
+KIND = "image encoder with projector"
+
+
+class ImageModel(nn.Module):
+    """An encoder and the projector it was trained through, which only diagnostics need.
+
+    Args:
+        encoder: Images to representations.
+        projector: Representations to embeddings.
+        card: How to rebuild both, as `card_of` tells.
+    """
+
+    def __init__(self, encoder: Backbone, projector: nn.Module, card: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.card = dict(card)
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Backbone,
+        projector: nn.Module,
+        *,
+        method: str,
+        name: str,
+        projector_card: Mapping[str, Any],
+        image_size: int,
+        statistics: Statistics,
+    ) -> ImageModel:
+        """Put a trained encoder and projector together, with their card.
+
+        Args:
+            encoder: Trained.
+            projector: Trained.
+            method: Of the command line.
+            name: As reports call it.
+            projector_card: What `build_saved_projector` takes.
+            image_size: Edge in pixels of the images to encode.
+            statistics: Normalise them.
+        """
+        about = {"mean": list(statistics.mean), "std": list(statistics.std)}
+        card = encoder_card(encoder, about) | {
+            "kind": KIND,
+            "method": method,
+            "name": name,
+            "view_size": image_size,
+            "projector": dict(projector_card),
+        }
+        return cls(encoder, projector, card)
+
+    @classmethod
+    def rebuild(cls, card: Mapping[str, Any]) -> ImageModel:
+        """Build a model of random weights from its card.
+
+        Raises:
+            KeyError: If an entry is missing.
+        """
+        encoder = build_backbone(
+            card["architecture"],
+            in_channels=card["in_channels"],
+            stem=card["stem"],
+            image_size=card["image_size"],
+            output_stride=card["output_stride"],
+        )
+        return cls(encoder, build_saved_projector(card["projector"]), card)
+
+    @property
+    def name(self) -> str:
+        """The method, as reports call it."""
+        return str(self.card["name"])
+
+    @property
+    def image_size(self) -> int:
+        """Edge in pixels of the images it takes."""
+        return int(self.card["view_size"])
+
+    @property
+    def statistics(self) -> Statistics:
+        """What normalises its images."""
+        return Statistics(tuple(self.card["mean"]), tuple(self.card["std"]))
+
+    def require_channels(self, images: Images) -> None:
+        """Refuse images of other channels than the encoder's.
+
+        Raises:
+            InputError: Naming both numbers.
+        """
+        if images.channels != self.encoder.in_channels:
+            raise InputError(
+                f"{images.table.source}: {images.channels} channels, but the model was trained on "
+                f"{self.encoder.in_channels}; give images like those of the training"
+            )
+
+    def view(self, images: Images, *, normalized: bool = True) -> nn.Module:
+        """Give the view under which these images are measured."""
+        statistics = self.statistics if normalized else None
+        return evaluation_view(self.image_size, statistics, digits=images.is_digits)
+
+    def represent(
+        self, images: Images, *, batch_size: int = 256, workers: int = 0
+    ) -> Float[Tensor, "n d"]:
+        """Encode every image, ``(n, d)`` on the CPU, on the best device there is.
+
+        Raises:
+            InputError: If the images do not fit, or one cannot be read.
+        """
+        self.require_channels(images)
+        self.to(best_device())
+        loader = evaluation_loader(
+            images, self.view(images), batch_size=batch_size, workers=workers
+        )
+        features, _ = extract_features(self.encoder, loader)
+        return features
+
+    @torch.no_grad()
+    def project(self, r: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+        """Map representations to embeddings, in eval mode, on the CPU."""
+        self.projector.eval()
+        device = best_device()
+        self.to(device)
+        parts = [self.projector(rows.to(device)).cpu() for rows in torch.split(r, 4096)]
+        return torch.cat(parts)
+
+
+def build_saved_projector(card: Mapping[str, Any]) -> nn.Module:
+    """Build a projector of random weights from its card.
+
+    Args:
+        card: ``kind`` and ``width``, and the arguments of that kind's builder.
+    """
+    kind, width = card["kind"], card["width"]
+    if kind == "first_channels":
+        return FirstChannels(width, card["d0"])
+    if kind == "moco":
+        return build_head("moco", width, card["dim"], batch_norm=card["batch_norm"])
+    return build_projector(kind, width, hidden=card["hidden"], dim=card["dim"], rank=card["rank"])
+
+
+def load_model(run: Run) -> ImageModel:
+    """Rebuild the model of a run, in eval mode.
+
+    Raises:
+        InputError: If the run holds no model of this package.
+    """
+    state, card = run.load_model()
+    if card.get("kind") != KIND:
+        raise InputError(
+            f"--run {run.path}: model.json says {card.get('kind')!r}, expected {KIND!r}; give a "
+            "run of cl-vision pretrain"
+        )
+    try:
+        model = ImageModel.rebuild(card)
+        model.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{run.path}: model.json and its weights do not fit together") from error
+    return model.eval()
+
+
+def best_device() -> torch.device:
+    """The accelerator, if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
