@@ -35,6 +35,7 @@ _REMARKS = (
     "distributed_backend=",
     "You are using a CUDA device",
     "`weights_only` was not set",
+    "Loading `train_dataloader` to estimate",
 )
 
 
