@@ -110,12 +110,19 @@ class FineTuneAugment:
     Args:
         size: Edge of the result in pixels; smaller tiles keep their size.
         colors: What each band shows.
+        fill: What pixels without data hold, a number per band in the unit range; by default what
+            such pixels of the tile hold, or the tile's mean if it has none.
     """
 
-    def __init__(self, *, size: int = 256, colors: Sequence[str]) -> None:
+    def __init__(
+        self, *, size: int = 256, colors: Sequence[str], fill: Sequence[float] | None = None
+    ) -> None:
         if size < 1:
             raise ValueError(f"size must be positive, got {size}")
+        if fill is not None and len(fill) != len(colors):
+            raise ValueError(f"fill has {len(fill)} numbers for {len(colors)} bands")
         self.size = size
+        self.fill = None if fill is None else torch.tensor(list(fill))[:, None, None]
         self.rgb = rgb_bands(colors)
         self.others = [b for b in range(len(colors)) if self.rgb is None or b not in self.rgb]
 
@@ -133,10 +140,9 @@ class FineTuneAugment:
             label: Class of each pixel, or :data:`IGNORE`.
 
         Returns:
-            The three, changed alike. Pixels without data hold what such pixels held before, or the
-            tile's mean if it had none.
+            The three, changed alike.
         """
-        fill = _fill(unit, valid)
+        fill = _fill(unit, valid) if self.fill is None else self.fill.to(unit)
         turn = Geometry(0, 0, valid.shape[0], valid.shape[1], draw_flip(), draw_turns())
         window = _crop(turn.orient(valid), self.size)
         unit, valid, label = (turn.orient(x)[..., *window] for x in (unit, valid, label))

@@ -78,10 +78,11 @@ def select_regions(
         return None
     where1, where2 = _first(ids1, half, limit), _first(ids2, half, limit)
     pick = choose or _uniform
-    flat1, flat2 = [], []
+    flat1: list[int] = []
+    flat2: list[int] = []
     for drawn in range(1, count + 1):
         chosen = pick(left)
-        at1, at2 = where1[chosen], where2[chosen]
+        at1, at2 = int(where1[chosen]), int(where2[chosen])
         flat1.append(at1)
         flat2.append(at2)
         if drawn == count:
@@ -93,7 +94,7 @@ def select_regions(
             if not len(left):
                 return None
             continue
-        row, col = divmod(int(at1), size)
+        row, col = divmod(at1, size)
         reduced = candidate.copy()
         reduced[ids1[row - half : row + half, col - half : col + half]] = False
         rest = np.flatnonzero(reduced)
@@ -127,10 +128,10 @@ def _first(ids: np.ndarray, half: int, limit: int) -> np.ndarray:
 
 def _apart(pixels: np.ndarray, at: int, size: int, distance: int) -> np.ndarray:
     rows, cols = np.divmod(pixels, size)
-    row, col = divmod(int(at), size)
+    row, col = divmod(at, size)
     apart: np.ndarray = (abs(rows - row) >= distance) | (abs(cols - col) >= distance)
     return apart
 
 
-def _rows_cols(pixels: list[np.int64], size: int) -> np.ndarray:
+def _rows_cols(pixels: list[int], size: int) -> np.ndarray:
     return np.stack(np.divmod(np.array(pixels, dtype=np.int64), size), 1)

@@ -302,22 +302,24 @@ def load_parts(
         source: Where ``state`` comes from, for the message.
 
     Raises:
-        InputError: If the networks see different bands, or a weight is missing or has another
-            shape.
+        InputError: If the networks see different bands, or a weight is missing, too many or of
+            another shape.
     """
-    state = {key.removeprefix("network."): value for key, value in state.items()}
-    wanted = {
-        key: value
-        for key, value in network.state_dict().items()
-        if key.partition(".")[0] in _MODULES[parts]
-    }
-    stem = f"backbone.{_stem(network.backbone)}.weight"
-    if stem in state and state[stem].ndim == 4 and state[stem].shape[1] != network.bands:
+    def within(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = {key: key.removeprefix("network.") for key in tensors}
+        return {
+            names[key]: value
+            for key, value in tensors.items()
+            if names[key].partition(".")[0] in _MODULES[parts]
+        }
+
+    wanted, found = within(network.state_dict()), within(state)
+    stem = found.get(f"backbone.{_stem(network.backbone)}.weight")
+    if stem is not None and stem.ndim == 4 and stem.shape[1] != network.bands:
         raise InputError(
-            f"{source} was trained on {state[stem].shape[1]} bands, this network sees "
-            f"{network.bands}: choose the same bands"
+            f"{source} was trained on {stem.shape[1]} bands, this network sees {network.bands}: "
+            "choose the same bands"
         )
-    found = {key: state[key] for key in wanted if key in state}
     problems = mismatches(wanted, found)
     if problems:
         raise InputError(
