@@ -10,6 +10,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
 
 from cl_core.errors import InputError
 from cl_remote_sensing.handles import handle
@@ -67,7 +68,9 @@ def palette(path: Path | str) -> dict[int, tuple[int, int, int]]:
     return {code: (r, g, b) for code, (r, g, b, _) in table.items()}
 
 
-def read_keys(file: rasterio.DatasetReader, window: Window, kind: Kind, path: str) -> RasterKeys:
+def read_keys(
+    file: rasterio.DatasetReader | WarpedVRT, window: Window, kind: Kind, path: str
+) -> RasterKeys:
     """Read the keys of a window.
 
     Args:

@@ -171,10 +171,7 @@ class Legend:
             name = str(entry.get("name") or "").strip()
             if not name:
                 raise ValueError("a class has no name")
-            code = entry.get("code")
-            if not isinstance(code, int) and str(code or "").strip():
-                code = int(str(code))
-            code = code if isinstance(code, int) else None
+            code = _code(entry.get("code"), name)
             color = _entry_color(entry)
             if name.lower() == _UNLABELLED:
                 ignored += [] if code is None else [code]
@@ -225,6 +222,15 @@ def _mapped(key: Any, value: Any) -> dict[str, Any]:
     return {"name": key, "code": value}
 
 
+def _code(value: Any, name: str) -> int | None:
+    if value is None or not str(value).strip():
+        return None
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError(f"the code of {name} is {value!r}, expected a whole number") from None
+
+
 def _entry_color(entry: Mapping[str, Any]) -> Color | None:
     color = entry.get("color")
     if color is None and entry.get("red") not in (None, ""):
@@ -234,15 +240,15 @@ def _entry_color(entry: Mapping[str, Any]) -> Color | None:
 
 def _color(value: Any) -> Color:
     """Read ``#rrggbb``, ``"r g b"``, ``"r,g,b"`` or three numbers."""
-    if isinstance(value, str):
-        text = value.strip()
-        if text.startswith("#") and len(text) == 7:
-            value = [int(text[k : k + 2], 16) for k in (1, 3, 5)]
-        else:
-            value = text.replace(",", " ").split()
-    if not isinstance(value, Sequence):
-        raise ValueError(f"{value!r} is no color, expected '#rrggbb' or three numbers")
-    color = tuple(int(part) for part in value)
-    if len(color) != 3 or not all(0 <= part <= 255 for part in color):
-        raise ValueError(f"{value!r} is no color, expected '#rrggbb' or three numbers to 255")
-    return color[0], color[1], color[2]
+    parts: Any = value
+    try:
+        if isinstance(value, str):
+            text = value.strip()
+            hexadecimal = text.startswith("#") and len(text) == 7
+            parts = bytes.fromhex(text[1:]) if hexadecimal else text.replace(",", " ").split()
+        red, green, blue = (int(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no color, expected '#rrggbb' or three numbers") from None
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ValueError(f"the color {value!r} has numbers outside 0 to 255")
+    return red, green, blue

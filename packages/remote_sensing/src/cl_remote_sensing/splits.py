@@ -182,7 +182,7 @@ def keep_labelled(index: TileIndex, labels: Sequence[Labels]) -> TileIndex:
     Raises:
         InputError: If no tile has one.
     """
-    labelled = class_counts(index, labels).any(axis=1)
+    labelled = np.asarray(class_counts(index, labels).any(axis=1))
     if not labelled.any():
         raise InputError(f"none of the {len(index)} tiles has a label; check the label files")
     kept = index.take(labelled)

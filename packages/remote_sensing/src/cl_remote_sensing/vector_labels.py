@@ -54,6 +54,7 @@ def read_features(path: Path | str) -> Features:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such label file; check the path")
+    crs: str | None
     if path.suffix.lower() in (".geojson", ".json"):
         geometries, records, crs = _read_geojson(path)
     else:
@@ -79,7 +80,7 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
     Args:
         features: Of a file.
         field: The field that holds it. By default the file's only field, or the only one whose
-            values the legend knows.
+            values the legend knows, or the one of these that is called ``class``.
         legend: The classes, if known.
 
     Raises:
@@ -99,6 +100,7 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
         fitting = [
             name for name in fitting if all(number(v) is not None for v in features.fields[name])
         ]
+    fitting = ["class"] if "class" in fitting else fitting
     if len(fitting) != 1:
         raise InputError(
             f"{features.path}: cannot tell which field holds the class; its fields are {known}; "
