@@ -79,6 +79,16 @@ def test_ground_without_a_tile_is_invalid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(valid, expected)
 
 
+def test_a_mosaic_without_a_gap_needs_no_mask_even_where_tiles_overlap(tmp_path: Path) -> None:
+    values = noise(2, 10, 8)
+    one = write(tmp_path / "one.tif", values[:, :6])
+    two = write(tmp_path / "two.tif", values[:, 4:], shifted(NORTH, 4, 0))
+    write_vrt([one, two], tmp_path / "all.vrt")
+    assert "MaskBand" not in (tmp_path / "all.vrt").read_text()
+    scene = open_scene(tmp_path / "all.vrt")
+    np.testing.assert_array_equal(scene.read(whole(scene)).values, values)
+
+
 @pytest.mark.parametrize("by", ["nodata", "alpha", "mask"])
 def test_a_later_tile_covers_an_earlier_one_only_where_it_has_data(tmp_path: Path, by: str) -> None:
     under, over = noise(2, 6, 6), noise(2, 6, 6) + np.uint8(50)

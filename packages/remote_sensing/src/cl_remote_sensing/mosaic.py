@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -56,6 +56,7 @@ class _Tile:
     col: int
     height: int
     width: int
+    masked: bool
 
 
 def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
@@ -98,18 +99,16 @@ def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
     for band in range(1, first.count + 1):
         element = _add_band(root, first, band)
         for tile in tiles:
-            source = _add_source(element, tile, top, left, str(band), out)
+            hidden = {"UseMaskBand": "true"} if tile.masked else {}
             if MaskFlags.nodata in first.mask_flag_enums[band - 1]:
-                ElementTree.SubElement(source, "NODATA").text = repr(first.nodatavals[band - 1])
-            else:
-                ElementTree.SubElement(source, "UseMaskBand").text = "true"
-    if _needs_mask(first):
+                hidden = {"NODATA": repr(first.nodatavals[band - 1])}
+            _add_source(element, tile, top, left, str(band), out, hidden)
+    if _needs_mask(first, tiles):
         mask = ElementTree.SubElement(
             ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte"
         )
         for tile in tiles:
-            source = _add_source(mask, tile, top, left, "mask,1", out)
-            ElementTree.SubElement(source, "NODATA").text = "0"
+            _add_source(mask, tile, top, left, "mask,1", out, {"NODATA": "0"})
     ElementTree.indent(root)
     with write_atomic(out) as temporary:
         ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
@@ -143,13 +142,31 @@ def _place(name: str, first_name: str) -> _Tile:
             f"{name} is not on the pixel grid of {first_name} (another pixel size or rotation, "
             "or an origin between its pixels); give the rasters without --mosaic, or warp them"
         )
-    return _Tile(Path(name), row, col, tile.height, tile.width)
+    masked = any(MaskFlags.all_valid not in flags for flags in tile.mask_flag_enums)
+    return _Tile(Path(name), row, col, tile.height, tile.width, masked)
 
 
-def _needs_mask(first: rasterio.DatasetReader) -> bool:
-    """Whether neither nodata nor alpha tells where there is no tile."""
-    alpha = ColorInterp.alpha in first.colorinterp
-    return not alpha and any(MaskFlags.nodata not in flags for flags in first.mask_flag_enums)
+def _needs_mask(first: rasterio.DatasetReader, tiles: Sequence[_Tile]) -> bool:
+    """Whether some pixels are invalid and neither nodata nor alpha says which."""
+    if ColorInterp.alpha in first.colorinterp:
+        return False
+    if all(MaskFlags.nodata in flags for flags in first.mask_flag_enums):
+        return False
+    return any(tile.masked for tile in tiles) or not _covered(tiles)
+
+
+def _covered(tiles: Sequence[_Tile]) -> bool:
+    """Whether the tiles leave no gap: on the cells between all their edges."""
+    rows = np.unique([edge for tile in tiles for edge in (tile.row, tile.row + tile.height)])
+    cols = np.unique([edge for tile in tiles for edge in (tile.col, tile.col + tile.width)])
+    if len(rows) * len(cols) > 10**8:
+        return False  # so many edges that looking would take longer than a mask
+    cells = np.zeros((len(rows) - 1, len(cols) - 1), bool)
+    for tile in tiles:
+        top, bottom = np.searchsorted(rows, (tile.row, tile.row + tile.height))
+        left, right = np.searchsorted(cols, (tile.col, tile.col + tile.width))
+        cells[top:bottom, left:right] = True
+    return bool(cells.all())
 
 
 def _add_tags(element: ElementTree.Element, tags: dict[str, str]) -> None:
@@ -192,9 +209,17 @@ def _add_band(
 
 
 def _add_source(
-    band: ElementTree.Element, tile: _Tile, top: int, left: int, source_band: str, out: Path
-) -> ElementTree.Element:
-    source = ElementTree.SubElement(band, "ComplexSource")
+    band: ElementTree.Element,
+    tile: _Tile,
+    top: int,
+    left: int,
+    source_band: str,
+    out: Path,
+    hidden: Mapping[str, str],
+) -> None:
+    """Name a tile as a source; ``hidden`` says which of its pixels are left out."""
+    # A ComplexSource is read four times slower, so it is taken only where it is needed.
+    source = ElementTree.SubElement(band, "ComplexSource" if hidden else "SimpleSource")
     path, relative = _seen_from(tile.path, out.parent)
     ElementTree.SubElement(source, "SourceFilename", relativeToVRT=relative).text = path
     ElementTree.SubElement(source, "SourceBand").text = source_band
@@ -202,7 +227,8 @@ def _add_source(
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
     place = {"xOff": str(tile.col - left), "yOff": str(tile.row - top)}
     ElementTree.SubElement(source, "DstRect", {**place, **size})
-    return source
+    for name, value in hidden.items():
+        ElementTree.SubElement(source, name).text = value
 
 
 def _seen_from(path: Path, folder: Path) -> tuple[str, str]:
