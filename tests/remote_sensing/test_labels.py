@@ -314,7 +314,7 @@ def test_without_any_crs_the_size_must_agree_and_this_is_told(tmp_path):
     scene = image(tmp_path / "i.tif", crs=None)
     labels = open_labels(scene, write(tmp_path / "l.tif", codes(), crs=None), LEGEND)
     assert "taken as aligned" in labels.notes[0]
-    with pytest.raises(InputError, match="has 39 x 50 pixels but .* 40 x 50"):
+    with pytest.raises(InputError, match=r"has 39 x 50 pixels but .* 40 x 50"):
         open_labels(scene, write(tmp_path / "m.tif", codes(39), crs=None), LEGEND)
 
 
@@ -476,7 +476,7 @@ def test_features_without_geometry_are_counted(tmp_path):
 def test_polygons_off_the_image_or_without_its_crs_are_refused(tmp_path):
     scene = image(tmp_path / "i.tif")
     far = geojson(tmp_path / "l.geojson", [(square(1, 3, 2, 2), 10)])
-    with pytest.raises(InputError, match="does not overlap .*labels cover x 1 to 2, y 2 to 3"):
+    with pytest.raises(InputError, match=r"does not overlap .*labels cover x 1 to 2, y 2 to 3"):
         open_labels(scene, far, LEGEND)
     plain = image(tmp_path / "p.tif", crs=None)
     with pytest.raises(InputError, match=r"p\.tif: has no coordinate system but .*l\.geojson has"):

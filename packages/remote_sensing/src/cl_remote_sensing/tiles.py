@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class TileIndex:
         scene: Which of them each tile is cut from, int64 ``(n,)``.
         window: Row, column, height and width of each tile in pixels, int64 ``(n, 4)``.
         valid: Share of valid pixels in each tile, in ``[0, 1]``, float64 ``(n,)``.
-        split: Name of each tile's split, empty for none, ``(n,)``.
+        split: Name of each tile's split, empty for none, text ``(n,)``.
         notes: What was left out or decided, a sentence each.
     """
 
@@ -42,7 +43,7 @@ class TileIndex:
     scene: NDArray[np.int64]
     window: NDArray[np.int64]
     valid: NDArray[np.float64]
-    split: NDArray[np.str_]
+    split: NDArray[Any]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -200,16 +201,16 @@ def build_index(
         numbers.append(np.full(len(kept), number))
         if len(kept) < len(share):
             notes.append(
-                f"{scene.path}: {len(share) - len(kept)} of {len(share)} tiles left out, fewer "
-                f"than {min_valid:.0%} of their pixels are valid"
+                f"{scene.path}: {len(share) - len(kept)} of {len(share)} tiles left out, having "
+                f"{_too_few(min_valid)}"
             )
     index = _index(scenes, np.concatenate(numbers), np.concatenate(windows), notes)
     if not len(index):
         first = scenes[0].path
         names = first if len(scenes) == 1 else f"{first} and {len(scenes) - 1} more"
         raise InputError(
-            f"{names}: no tile of {size} pixels has {min_valid:.0%} valid pixels; "
-            "check the nodata value, or lower the share that is asked for"
+            f"{names}: every tile of {size} pixels has {_too_few(min_valid)}; "
+            "check the nodata value, or ask for a smaller share"
         )
     return replace(index, valid=np.concatenate(shares))
 
@@ -331,6 +332,10 @@ def _add_counts(
     across = np.zeros((len(rows), chunk.width + 1), dtype=np.int64)
     np.cumsum(strips, axis=1, out=across[:, 1:])
     count[np.ix_(rows, cols)] += across[:, right] - across[:, left]
+
+
+def _too_few(min_valid: float) -> str:
+    return f"fewer than {min_valid:.0%} valid pixels" if min_valid else "no valid pixel"
 
 
 def _relative(file: Path | str, listing: Path) -> str:
