@@ -1,10 +1,40 @@
-"""Image representations without labels: SimCLR, DirectCLR, MoCo v2, HCSC and dataset condensation.
+"""Image representations without labels: SimCLR, DirectCLR, MoCo v2 and HCSC, and their diagnostics.
 
-Not built yet: there is nothing to import from this version.
+The functions are the commands: ``pretrain(PretrainConfig(data="photos", out=Path("runs/photos")))``
+is ``cl-vision pretrain --data photos --out runs/photos``. Everything is imported when it is first
+used.
 """
 
-from importlib.metadata import version
+import importlib.metadata
 
-__all__ = ["__version__"]
+import lazy_loader
 
-__version__ = version("cl-vision")
+__version__ = importlib.metadata.version("cl-vision")
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": [
+            "DemoConfig",
+            "EmbedConfig",
+            "EvaluateConfig",
+            "PretrainConfig",
+            "SpectrumConfig",
+            "TheoryConfig",
+        ],
+        "hyper": [
+            "DirectCLRHyper",
+            "HCSCHyper",
+            "MoCoHyper",
+            "OptimizerHyper",
+            "SimCLRHyper",
+        ],
+        "pipeline": ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"],
+        "data": ["open_images"],
+        "directclr": ["DirectCLR"],
+        "hcsc_module": ["HCSC"],
+        "moco": ["MoCo"],
+        "simclr": ["SimCLR"],
+    },
+)
+__all__ += ["__version__"]

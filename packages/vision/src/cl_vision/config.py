@@ -22,8 +22,6 @@ __all__ = [
     "TrainingOptions",
 ]
 
-METHODS = ("simclr", "directclr", "moco", "hcsc")
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
@@ -337,29 +335,22 @@ class TheoryConfig:
 
     Args:
         out: Where to write.
-        noise: Strengths of the augmentation, on half of the inputs.
-        noise_steps: Gradient steps of the first study.
-        layers: Depths of the second study.
-        layer_steps: Gradient steps of the second study.
+        study: Which of them.
+        steps: Gradient steps of each training; by default 2,000 in the first study and 3,000 in
+            the second.
         seed: Seed of everything.
         overwrite: Replace the results in `out`.
     """
 
     out: Path = Path("runs/theory")
-    noise: tuple[float, ...] = (0.01, 0.5, 1.0, 1.5, 2.0, 3.0)
-    noise_steps: int = 2000
-    layers: tuple[int, ...] = (1, 2, 3)
-    layer_steps: int = 3000
+    study: Literal["strong_augmentation", "implicit_regularization", "both"] = "both"
+    steps: int | None = None
     seed: int = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_at_least(1, noise_steps=self.noise_steps, layer_steps=self.layer_steps)
+        _require_at_least(1, steps=1 if self.steps is None else self.steps)
         _require_at_least(0, seed=self.seed)
-        if not self.noise or min(self.noise) < 0:
-            raise ValueError(f"noise must be numbers of at least 0, got {self.noise}")
-        if not self.layers or min(self.layers) < 1:
-            raise ValueError(f"layers must be numbers of at least 1, got {self.layers}")
 
 
 @dataclass(frozen=True, kw_only=True)

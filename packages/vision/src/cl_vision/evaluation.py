@@ -26,8 +26,9 @@ from cl_core.evaluation.spectrum import effective_rank
 from cl_vision.config import EvaluateConfig
 from cl_vision.data import Images, evaluation_loader, probe_view
 from cl_vision.model import ImageModel
+from cl_vision.nuisance import nuisance_scores
 
-__all__ = ["Measured", "measure", "require_classes"]
+__all__ = ["Measured", "measure", "require_classes", "slug"]
 
 _RECIPES = {"hcsc": HCSC_RECIPE, "moco": MOCO_RECIPE, "directclr": DIRECTCLR_RECIPE}
 
@@ -88,7 +89,21 @@ def measure(
             place = f"label_{100 * result.fraction:g}pct"
             scores[f"{place}/accuracy"] = result.accuracy
             scores[f"{place}/accuracy_std"] = result.accuracy_std
+    if config.nuisances:
+        scores |= nuisance_scores(
+            model,
+            train,
+            test,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            seed=config.seed,
+        )
     return Measured(name, scores, x_test)
+
+
+def slug(name: str) -> str:
+    """Return the name of a model as the prefix of its figures."""
+    return name.lower().replace(" ", "_").replace("(", "").replace(")", "")
 
 
 def _linear(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,14 +13,20 @@ from torch import Tensor, nn
 from cl_core.backbones import Backbone, build_backbone
 from cl_core.errors import InputError
 from cl_core.evaluation.features import extract_features
-from cl_core.export import encoder_card
+from cl_core.export import encoder_card, load_encoder
 from cl_core.heads import build_head
 from cl_core.runs import Run
-from cl_core.transforms import Statistics
+from cl_core.transforms import IMAGENET, Statistics
 from cl_vision.data import Images, evaluation_loader, evaluation_view
 from cl_vision.projectors import FirstChannels, build_projector
 
-__all__ = ["ImageModel", "best_device", "build_saved_projector", "load_model"]
+__all__ = [
+    "ImageModel",
+    "best_device",
+    "build_saved_projector",
+    "load_any_encoder",
+    "load_model",
+]
 
 KIND = "image encoder with projector"
 
@@ -178,6 +185,52 @@ def load_model(run: Run) -> ImageModel:
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{run.path}: model.json and its weights do not fit together") from error
     return model.eval()
+
+
+def load_any_encoder(path: Path, *, backbone: str | None, image_size: int) -> ImageModel:
+    """Load a run of `pretrain`, a saved encoder, or a plain weight file.
+
+    Only a run has a projector; what else is loaded gets none, and ImageNet's statistics if it does
+    not tell its own.
+
+    Args:
+        path: Run directory, folder of `cl_core.save_encoder`, or weight file.
+        backbone: Architecture of a plain weight file.
+        image_size: For encoders that do not tell theirs.
+
+    Raises:
+        InputError: If there is nothing of the kind at ``path``, or a weight file without backbone.
+    """
+    if (path / "config.yaml").is_file():
+        return load_model(Run.open(path))
+    if (path / "model.json").is_file():
+        encoder = load_encoder(path)
+    elif not path.exists():
+        raise InputError(f"--run {path}: not found; give a run, a saved encoder or a weight file")
+    elif backbone is None:
+        raise InputError(
+            f"--run {path}: a weight file does not tell its architecture; give it as --backbone"
+        )
+    else:
+        encoder = build_backbone(backbone, weights=path, image_size=image_size).eval()
+    card = encoder.card()
+    statistics = IMAGENET
+    if card.get("mean") is not None:
+        statistics = Statistics(tuple(card["mean"]), tuple(card["std"]))
+    elif encoder.in_channels != 3:
+        raise InputError(
+            f"--run {path}: it tells no mean and std of its {encoder.in_channels} channels; save "
+            "the encoder with them"
+        )
+    return ImageModel.of(
+        encoder,
+        nn.Identity(),
+        method="encoder",
+        name=path.stem,
+        projector_card={},
+        image_size=card["image_size"] or image_size,
+        statistics=statistics,
+    ).eval()
 
 
 def best_device() -> torch.device:
