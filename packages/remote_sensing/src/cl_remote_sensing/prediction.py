@@ -19,14 +19,14 @@ def predictor(network: nn.Module, *, autocast: torch.dtype | None = None) -> Pre
     """Class probabilities of a segmentation network, which is set to eval mode.
 
     Args:
-        network: Gives logits ``(n, k, t, t)``.
+        network: Gives logits ``(n, k, h, w)`` of images ``(n, c, h, w)``.
         autocast: Lower precision to run it in, such as ``torch.bfloat16``; probabilities are
             float32 all the same.
     """
     network.eval()
 
     @torch.inference_mode()
-    def predict(windows: Float[Tensor, "n c t t"]) -> Float[Tensor, "n k t t"]:
+    def predict(windows: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
         with torch.autocast(windows.device.type, autocast, enabled=autocast is not None):
             logits: Tensor = network(windows)
         return logits.float().softmax(1)
