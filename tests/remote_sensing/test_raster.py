@@ -178,6 +178,15 @@ def test_alpha_is_the_mask_and_no_band(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels.valid, values[3, 1:5, 1:5] > 0)
 
 
+def test_alpha_and_nodata_are_both_heeded(tmp_path: Path) -> None:
+    values = noise(2, 4, 4)
+    values[1], values[1, 0, 0], values[0, 3, 3] = 255, 0, 200
+    scene = open_scene(write(tmp_path / "a.tif", values, colors=["gray", "alpha"], nodata=200))
+    expected = np.ones((4, 4), bool)
+    expected[0, 0] = expected[3, 3] = False
+    np.testing.assert_array_equal(scene.read(whole(scene)).valid, expected)
+
+
 def test_a_band_tagged_alpha_is_taken_for_a_band_on_request(tmp_path: Path) -> None:
     values = noise(4, 6, 6)
     values[3, 0, 0] = 0

@@ -7,20 +7,21 @@ read a window at a time; no raster is ever read whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from cl_core.errors import InputError
 from cl_remote_sensing.bands import band_color, band_name, select_bands
 from cl_remote_sensing.handles import handle
 from cl_remote_sensing.listing import list_rasters
+from cl_remote_sensing.validity import MaskSources, mask_sources
 from cl_remote_sensing.windows import Window, blockwise
 
 __all__ = ["Pixels", "Scene", "UnreadableWindowError", "handle", "open_scene", "open_scenes"]
@@ -56,14 +57,15 @@ class Scene:
         colors: Of each selected band ``red``, ``green``, ``blue``, ``nir``, ``gray``,
             ``undefined``, ...
         dtype: Numpy name of the selected bands' type.
-        nodata: Value that marks missing pixels; of the first selected band.
+        nodata: Value that marks missing pixels, if the bands share one that their type can hold.
+            NaN is left out: pixels that are not finite are invalid anyway.
         crs: Coordinate system as WKT.
         transform: Affine ``(a, b, c, d, e, f)``: x = a col + b row + c, y = d col + e row + f, at
             pixel corners. Terms of rotation may differ from zero.
         georeferenced: Whether the file has an affine transform. It may have one without a CRS.
         block: Rows and columns that the file stores together.
         notes: What the user should be told, each a sentence that names the file.
-        masks: Where validity comes from, in the file's terms.
+        masks: What else in the file says which pixels are valid.
     """
 
     path: str
@@ -79,7 +81,7 @@ class Scene:
     georeferenced: bool
     block: tuple[int, int]
     notes: tuple[str, ...] = ()
-    masks: tuple[int | None, tuple[int, ...]] = (None, ())  # alpha band, bands with own masks
+    masks: MaskSources = field(default_factory=MaskSources)
 
     def read(self, window: Window, *, shape: tuple[int, int] | None = None) -> Pixels:
         """Read the selected bands of a window, and which pixels are valid, in one pass.
@@ -121,16 +123,13 @@ class Scene:
                 f"{col + width - 1}; the file is truncated or damaged there, so fetch it again "
                 f"({cause})"
             ) from None
-        return Pixels(values, self._validate(values, valid))
-
-    def _validate(self, values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         if values.dtype.kind == "f":
             finite = np.isfinite(values).all(axis=0)
             valid = finite if valid is None else valid & finite
-        if self.nodata is not None and not np.isnan(self.nodata):
+        if self.nodata is not None:
             present = (values != values.dtype.type(self.nodata)).all(axis=0)
             valid = present if valid is None else valid & present
-        return np.ones(values.shape[1:], bool) if valid is None else valid
+        return Pixels(values, np.ones(values.shape[1:], bool) if valid is None else valid)
 
     def blocks(self, pixels: int = 2**20) -> Iterator[Window]:
         """Windows of about ``pixels`` pixels that tile the raster along its blocks, row-major."""
@@ -179,7 +178,7 @@ def open_scene(
             f"{path}: a palette image, whose numbers are colours' places in a table; expand it to "
             "red, green and blue first (gdal_translate -expand rgb)"
         )
-    nodata, masks = _mask_sources(file, chosen, dtype, ignore_alpha_tag)
+    nodata, masks = mask_sources(file, chosen, dtype, ignore_alpha_tag=ignore_alpha_tag)
     return Scene(
         path=path,
         height=file.height,
@@ -258,40 +257,6 @@ def _common_type(file: rasterio.DatasetReader, bands: tuple[int, ...]) -> str:
             "intensity first (gdal_calc.py --calc 'abs(A)')"
         )
     return dtype
-
-
-def _mask_sources(
-    file: rasterio.DatasetReader, bands: tuple[int, ...], dtype: str, ignore_alpha_tag: bool
-) -> tuple[float | None, tuple[int | None, tuple[int, ...]]]:
-    """Nodata value common to the bands; the alpha band; the bands whose masks must be read.
-
-    Nodata and alpha are found in pixels that are read anyway. Other masks cost a second read.
-    """
-    alpha, own = None, []
-    nodatas = {_as_stored(file.nodatavals[band - 1], dtype) for band in bands}
-    nodata = nodatas.pop() if len(nodatas) == 1 else None
-    for band in bands:
-        flags = set(file.mask_flag_enums[band - 1])
-        if MaskFlags.alpha in flags:
-            alpha = None if ignore_alpha_tag else file.colorinterp.index(ColorInterp.alpha) + 1
-        elif flags == {MaskFlags.nodata} and not nodatas:
-            continue
-        elif flags == {MaskFlags.per_dataset}:
-            own = [band]
-            break
-        elif MaskFlags.all_valid not in flags:
-            own.append(band)
-    return nodata, (alpha, tuple(own))
-
-
-def _as_stored(nodata: float | None, dtype: str) -> float | None:
-    """The value pixels carry, or none where the type cannot hold it, as -9999 in 8 bits."""
-    if nodata is None or np.isnan(nodata):
-        return None  # NaN is not finite, so it is invalid anyway
-    if np.dtype(dtype).kind == "f":
-        return float(np.dtype(dtype).type(nodata))
-    limits = np.iinfo(dtype)
-    return nodata if nodata == int(nodata) and limits.min <= nodata <= limits.max else None
 
 
 def _notes(file: rasterio.DatasetReader) -> Iterator[str]:
