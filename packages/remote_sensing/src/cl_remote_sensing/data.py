@@ -171,15 +171,15 @@ def super_window(window: Window, scene: Scene) -> Window:
 def _around(start: int, size: int, block: int, length: int) -> tuple[int, int]:
     """Start and length of whole blocks that hold ``start .. start + size`` with room to move."""
     first = start // block * block
-    last = -(-(start + size) // block) * block
+    last = min(-(-(start + size) // block) * block, length)
     while last - first < size + size // 2:
         if last < length:
-            last += block
+            last = min(last + block, length)
         elif first > 0:
             first -= block
         else:
             break
-    return first, min(last, length) - first
+    return first, last - first
 
 
 def _largest(index: TileIndex) -> tuple[int, int]:
