@@ -1,0 +1,150 @@
+"""What a step of HCSC costs beyond one of MoCo v2: same backbone, batch and views.
+
+    uv run python benchmarks/hcsc_step.py --repetitions 5
+
+The state is that of ImageNet: queue 16,384, prototypes 3,000, 2,000, 1,000, 128 dimensions. Steps
+alternate; the shortest of each counts. Also: the clustering alone, on features of unit length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl_core.backbones import build_backbone
+from cl_vision.hcsc_module import HCSC
+from cl_vision.hyper import HCSCHyper, MoCoHyper, OptimizerHyper
+from cl_vision.moco import MoCo
+from cl_vision.prototypes import Encoded, estimate
+
+IMAGES, QUEUE = 50_000, 16_384
+
+
+class Batch(NamedTuple):
+    views: list[Tensor]
+    label: Tensor
+    row: Tensor
+
+
+class Images(list[Batch]):
+    """A loader that is only asked how many images there are."""
+
+    dataset = range(IMAGES)
+
+
+def silent(*_: object, **__: object) -> None:
+    """Take what a module logs."""
+
+
+def seconds(run: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
+    """Time one call."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=20, help="of k-means")
+    parser.add_argument("--restarts", type=int, default=1, help="of k-means")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/hcsc_step.md"))
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    torch.manual_seed(0)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    size = options.image_size
+    optimizer = OptimizerHyper(learning_rate=0.03)
+
+    def build(kind: str) -> MoCo:
+        encoder = build_backbone(options.backbone, in_channels=3, image_size=size)
+        if kind == "MoCo v2":
+            return MoCo(encoder, MoCoHyper(queue=QUEUE), optimizer=optimizer)
+        return HCSC(
+            encoder,
+            HCSCHyper(
+                queue=QUEUE,
+                clusters=(3000, 2000, 1000),
+                instance_selection=kind != "PCL",
+                prototype_selection=kind != "PCL",
+            ),
+            optimizer=optimizer,
+            cluster_loader=Images(),
+        )
+
+    features = F.normalize(torch.randn(IMAGES, 128, device=device), dim=1)
+    rows = torch.arange(IMAGES, device=device)
+    encoded = Encoded(rows=rows, features=features, labels=rows % 1000, mine=rows >= 0)
+    start = clock()
+    found = estimate(
+        features,
+        (3000, 2000, 1000),
+        temperature=0.2,
+        iterations=options.iterations,
+        restarts=options.restarts,
+    )
+    clustering = clock() - start
+    modules: dict[str, MoCo] = {name: build(name) for name in ("MoCo v2", "PCL", "HCSC")}
+    for module in modules.values():
+        module.to(device)
+        module.log = silent  # type: ignore[method-assign,assignment]
+        if isinstance(module, HCSC):
+            module.prototypes.adopt(encoded, found)
+            module.clustered, module._steps = True, 0
+            module._refresh(torch.arange(QUEUE, device=device))
+    views = [torch.randn(options.batch_size, 3, size, size, device=device) for _ in range(2)]
+    row = torch.randint(IMAGES, (options.batch_size,), device=device)
+    batch = Batch(views, row % 1000, row)
+    times: dict[str, list[float]] = {name: [] for name in modules}
+    for repetition in range(options.repetitions + 1):
+        for name, module in modules.items():
+
+            def step(module: MoCo = module) -> None:
+                module.training_step(batch, 1)["loss"].backward()
+
+            took = seconds(step, device, clock)
+            if repetition:
+                times[name].append(took)
+    base = min(times["MoCo v2"])
+    lines = [
+        "# A step of HCSC beside MoCo v2",
+        "",
+        f"{options.backbone}, {size} x {size} pixels, batch {options.batch_size}, forward and",
+        f"backward, shortest of {options.repetitions} alternating repetitions;",
+        f"{'CPU time of one thread' if device.type == 'cpu' else torch.cuda.get_device_name()},",
+        f"torch {torch.__version__.split('+')[0]}, {platform.machine()}; "
+        f"`python benchmarks/hcsc_step.py --backbone {options.backbone} --image_size {size}`",
+        "",
+        "| method | seconds | over MoCo v2 |",
+        "|---|---|---|",
+        *(f"| {n} | {min(t):.3f} | {100 * (min(t) / base - 1):+.1f} % |" for n, t in times.items()),
+        "",
+        f"Clustering {IMAGES:,} features of 128 dimensions into 3,000, 2,000 and 1,000 clusters:",
+        f"{clustering:.1f} s for {options.iterations} iterations and {options.restarts} start(s).",
+    ]
+    text = "\n".join(lines) + "\n"
+    options.out.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
