@@ -6,7 +6,9 @@ complete. Cloud-optimised files are copies that GDAL's COG driver makes.
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -115,7 +117,7 @@ def create_geotiff(
     if scene.georeferenced:
         profile["transform"] = Affine(*scene.transform) @ Affine.translation(0, top)
     with _whole(path) as temporary:
-        with open_raster(temporary, "w", **profile) as file:
+        with _open(temporary, "w", **profile) as file:
             for band, name in enumerate(names, start=1):
                 file.set_band_description(band, name)
             if colors is not None:
@@ -126,9 +128,7 @@ def create_geotiff(
                 file.scales = (scale,) * len(names)
             file.update_tags(**(tags or {}))
             yield file
-        with open_raster(temporary) as file:  # a disk that fills at the end stays unnoticed
-            last = (bottom - top - 1) // BLOCK * BLOCK
-            file.read(window=((last, bottom - top), (0, min(BLOCK, scene.width))))
+        _check_blocks(temporary)
 
 
 def to_cog(path: Path, out: Path, *, kind: Literal["classes", "probabilities"]) -> None:
@@ -162,33 +162,79 @@ def _is_float(path: Path) -> bool:
         return bool(np.dtype(file.dtypes[0]).kind == "f")
 
 
-def open_raster(path: Path, mode: str = "r", **profile: Any) -> Any:
-    """Open a raster of ours, georeferenced or not.
+def open_raster(path: Path) -> Any:
+    """Open a raster of ours to read, georeferenced or not.
 
     Raises:
-        InputError: If one that is to be read is missing or no raster.
+        InputError: If it is missing or no raster.
     """
+    try:
+        return _open(path)
+    except RasterioError as error:
+        raise InputError(f"{path}: cannot be read as a raster ({error})") from None
+
+
+def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # scenes tell it in their notes
-        try:
-            return rasterio.open(path, mode, **profile)
-        except RasterioError as error:
-            if mode != "r":
-                raise
-            raise InputError(f"{path}: cannot be read as a raster ({error})") from None
+        return rasterio.open(path, mode, **profile)
+
+
+def _check_blocks(path: Path) -> None:
+    """Look whether every block is in the file: GDAL may not tell of a disk that filled at the end.
+
+    Raises:
+        RasterioError: If one is not.
+    """
+    size = path.stat().st_size
+    with _open(path) as file:
+        for band in file.indexes:
+            for (row, col), _ in file.block_windows(band):
+                place, length = (
+                    file.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band)
+                    for what in ("OFFSET", "SIZE")
+                )
+                if place is None or int(place) + int(length) > size:
+                    raise RasterioError("a block could not be written")
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary path, whose troubles are told as the user's."""
-    try:
-        with rasterio.Env(), write_atomic(path) as temporary:
+    with _without_libtiff(), write_atomic(path) as temporary:
+        try:
             yield temporary
-    except RasterioError as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise InputError(
-            f"cannot write {path}: {_reason(path)}; what was begun is removed ({cause})"
-        ) from None
+        except RasterioError as error:
+            cause = " ".join(str(error.__cause__ or error).split())
+            raise InputError(
+                f"cannot write {path}: {_reason(path)}; what was begun is removed ({cause})"
+            ) from None
+
+
+@contextmanager
+def _without_libtiff() -> Iterator[None]:
+    """Keep libtiff's own lines, as of a full disk, from standard error: the error tells it.
+
+    They pass by GDAL's handlers and Python's streams, hence the descriptor. All else that was
+    written there comes after.
+    """
+    if not hasattr(os, "memfd_create"):
+        yield
+        return
+    sys.stderr.flush()
+    kept, shown = os.memfd_create("stderr"), os.dup(2)
+    os.dup2(kept, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(shown, 2)
+        os.close(shown)
+        with os.fdopen(kept, "rb") as lines:
+            lines.seek(0)
+            for line in lines:
+                if not line.startswith(b"_tiff"):
+                    os.write(2, line)
 
 
 def _reason(path: Path) -> str:
