@@ -227,6 +227,26 @@ def test_a_coarser_grid_is_repeated_and_nodata_stays_unlabelled(tmp_path):
     np.testing.assert_array_equal(labels.read(whole(scene)), expected)
 
 
+@pytest.mark.parametrize("marked", ["alpha", "internal mask", "nodata"])
+def test_masked_labels_stay_unlabelled_when_they_are_warped(tmp_path, marked):
+    scene, values, path = image(tmp_path / "i.tif"), codes(), tmp_path / "l.tif"
+    seen = np.ones((40, 50), np.uint8) * 255
+    seen[:20, 7:] = 0
+    shifted = GRID @ Affine.translation(-5, -5)
+    if marked == "alpha":
+        write(path, np.stack([values, seen]), transform=shifted, alpha="yes")
+    elif marked == "nodata":
+        write(path, np.where(seen, values, 9).astype(np.uint8), transform=shifted, nodata=9)
+    else:
+        write(path, values, transform=shifted)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(seen)
+    expected = np.full((40, 50), IGNORE, np.uint8)
+    expected[:35, :45] = np.where(seen, ids_of(values), IGNORE)[5:, 5:]
+    read = open_labels(scene, path, LEGEND).read(whole(scene))
+    np.testing.assert_array_equal(read, expected)
+
+
 @pytest.mark.parametrize("target", ["EPSG:4326", "EPSG:3857", "EPSG:32651"])
 def test_labels_in_another_crs_follow_the_ground(tmp_path, target):
     """A chessboard of large fields, sampled at pixel centres by coordinates alone."""
@@ -540,6 +560,13 @@ def test_labels_are_paired_by_name(tmp_path, images, labels):
     label_files(tmp_path / "labels", [*labels, "other_place_99.tif"])
     paired = pair_labels(scenes, tmp_path / "labels")
     assert [path.name for path in paired] == labels
+
+
+def test_a_lone_label_belongs_to_a_lone_image(tmp_path):
+    scenes = scenes_named(tmp_path / "images", ["image.tif"])
+    label_files(tmp_path / "labels", ["mask.tif"])
+    (tmp_path / "labels" / "mask.json").write_text("{}")
+    assert pair_labels(scenes, tmp_path / "labels") == [tmp_path / "labels" / "mask.tif"]
 
 
 def test_equal_names_in_several_folders_are_paired_by_folder(tmp_path):

@@ -1,4 +1,5 @@
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,16 @@ def test_an_index_survives_its_file(tmp_path):
     head = path.read_text().splitlines()[:2]
     assert head[0] == "image,row_off,col_off,height,width,valid,split"
     assert head[1].startswith("../images/a.tif,")
+
+
+def test_a_scene_inside_an_archive_keeps_its_name(tmp_path):
+    write(tmp_path / "a.tif", holey(20, 20))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.tif", "a.tif")
+    index = build_index([open_scene(f"/vsizip/{tmp_path}/a.zip/a.tif")], size=10, stride=10)
+    index.save(tmp_path / "tiles.csv")
+    same(TileIndex.load(tmp_path / "tiles.csv"), index)
+    same(TileIndex.load(tmp_path / "tiles.csv", index.scenes), index)
 
 
 def test_labels_are_written_beside_the_images(tmp_path):

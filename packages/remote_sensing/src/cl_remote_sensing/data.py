@@ -44,7 +44,8 @@ class UnlabelledTiles(Dataset[T], Generic[T]):
         transform: Makes a sample of a float32 tile ``(c, h, w)`` in ``[0, 1]``, whose invalid
             pixels hold the band's mean, and of its valid pixels, bool ``(h, w)``.
         jitter: Move each tile by a random offset inside its super-window, see
-            :func:`super_window`; without it tiles lie where the index says.
+            :func:`super_window`; without it tiles lie where the index says. A moved tile may
+            show ground of neighbours that the index leaves out.
         min_valid: The smallest share of valid pixels of a moved tile; where a few offsets do not
             reach it, the tile is taken from its own place, whose share the index knows.
     """

@@ -65,7 +65,8 @@ def pair_labels(scenes: Sequence[Scene], labels: Path | str) -> list[Path]:
             - a ``.csv`` with the columns ``image`` and ``label``, or a ``.txt`` with those two
               words a line; paths are relative to its folder or to the folder above;
             - a folder, searched through its sub-folders: a label has the stem of its image, or
-              the same but for words such as *image* and *mask*, or the same numbers in it.
+              the same but for words such as *image* and *mask*, or the same numbers in it;
+              a folder with one label belongs to a single scene whatever the names.
 
     Returns:
         A path per scene.
@@ -100,7 +101,7 @@ def _from_manifest(scenes: Sequence[Scene], path: Path) -> list[Path]:
 
 
 def _from_folder(scenes: Sequence[Scene], folder: Path) -> list[Path]:
-    kinds = RASTER_SUFFIXES | VECTOR_SUFFIXES
+    kinds = (RASTER_SUFFIXES | VECTOR_SUFFIXES) - {".json"}  # mostly descriptions of rasters
     images = {Path(scene.path).resolve() for scene in scenes}
     files = sorted(
         file
@@ -111,6 +112,8 @@ def _from_folder(scenes: Sequence[Scene], folder: Path) -> list[Path]:
     )
     if not files:
         raise InputError(f"{folder}: holds no label raster or vector file; name another folder")
+    if len(files) == len(scenes) == 1:
+        return files
     for key in (_stem, _without_roles, _numbers):
         paired = _pair(scenes, files, key)
         if paired is not None:

@@ -144,7 +144,9 @@ class TileIndex:
         """
         if scenes is None:
             images = dict.fromkeys(row["image"] for row in read_manifest(path, ["image"]))
-            files = [find_listed(image, path) for image in images]
+            files = [
+                image if _is_remote(image) else str(find_listed(image, path)) for image in images
+            ]
             scenes = open_scenes(files, bands=bands, ignore_alpha_tag=ignore_alpha_tag)
         return read_windows(path, scenes)
 
@@ -250,10 +252,11 @@ def read_windows(path: Path | str, scenes: Sequence[Scene]) -> TileIndex:
         InputError: If the list is malformed, names another image, or a window leaves its image.
     """
     rows = read_manifest(path, ["image", *_WINDOW])
-    place = {Path(scene.path).resolve(): number for number, scene in enumerate(scenes)}
+    place = {_whereabouts(scene.path): number for number, scene in enumerate(scenes)}
     found: dict[str, int] = {}
     for image in dict.fromkeys(row["image"] for row in rows):
-        number = place.get(find_listed(image, path).resolve())
+        file = image if _is_remote(image) else str(find_listed(image, path))
+        number = place.get(_whereabouts(file))
         if number is None:
             raise InputError(
                 f"{path}: lists '{image}', which is not among the {len(scenes)} images given; "
@@ -338,7 +341,17 @@ def _too_few(min_valid: float) -> str:
     return f"fewer than {min_valid:.0%} valid pixels" if min_valid else "no valid pixel"
 
 
+def _is_remote(path: str) -> bool:
+    return path.startswith("/vsi") or "://" in path
+
+
+def _whereabouts(path: str) -> str:
+    return path if _is_remote(path) else str(Path(path).resolve())
+
+
 def _relative(file: Path | str, listing: Path) -> str:
+    if _is_remote(str(file)):
+        return str(file)
     try:
         return os.path.relpath(file, listing.parent).replace(os.sep, "/")
     except ValueError:  # on another drive
