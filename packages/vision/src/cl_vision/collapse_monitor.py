@@ -134,7 +134,7 @@ def monitor_figure(snapshots: Sequence[Snapshot]) -> Figure:
                     range(1, len(one.logs) + 1),
                     one.logs,
                     color=PALETTE[0],
-                    alpha=0.2 + 0.8 * (epochs.index(one.epoch) + 1) / len(epochs),
+                    alpha=(epochs.index(one.epoch) + 1) / len(epochs),
                     linewidth=1.4,
                     label=f"epoch {one.epoch}" if one.epoch in (epochs[0], epochs[-1]) else None,
                 )

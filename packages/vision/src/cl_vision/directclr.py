@@ -13,67 +13,19 @@ import operator
 import warnings
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from cl_core.trunks import is_resnet
+from cl_vision.contrast import directclr_loss
 from cl_vision.hyper import DirectCLRHyper
 from cl_vision.optimisation import OptimizerHyper
 from cl_vision.projectors import FirstChannels, default_rank
-from cl_vision.simclr import Negatives, TwoViewModule, two_view_loss
+from cl_vision.simclr import TwoViewModule
 
 __all__ = ["DirectCLR", "advice", "directclr_loss", "ends_in_residual_block"]
 
 FEW = 16
 """Channels below which a slice is often all zero after a ReLU."""
-
-
-def directclr_loss(
-    r1: Float[Tensor, "n d"],
-    r2: Float[Tensor, "n d"],
-    *,
-    d0: int,
-    temperature: float = 0.1,
-    negatives: Negatives = "cross",
-    gather: bool = False,
-) -> Float[Tensor, ""]:
-    r"""Contrast the first ``d0`` channels of two views (Jing et al. 2022, Sec. 6).
-
-    With $u = r_{1:d_0} / \lVert r_{1:d_0} \rVert$ (scaled *after* slicing) and
-    $S = u_1 u_2^\top / \tau$,
-
-    $$L = \frac1{2n} \sum_i \Bigl[ \log \sum_j e^{S_{ij}} + \log \sum_j e^{S_{ji}} - 2 S_{ii}
-      \Bigr].$$
-
-    These are the negatives of the released code, the other view's only. The paper speaks of
-    SimCLR's loss, which is ``negatives="all"``.
-
-    Args:
-        r1: Representations of view 1; row ``i`` pairs with row ``i`` of ``r2``.
-        r2: Representations of view 2.
-        d0: Channels that the loss sees; the gradient with respect to all others is exactly 0.
-        temperature: $\tau > 0$.
-        negatives: ``cross`` or ``all``.
-        gather: Contrast against the rows of all ranks, with the gradient of the joint batch.
-
-    Returns:
-        Mean over anchors and directions, in nats, in float32 or wider.
-
-    Raises:
-        ValueError: If ``d0`` is not between 1 and ``d``, the shapes differ, there is no negative,
-            or an option is out of range.
-
-    Example:
-        >>> r = torch.cat([torch.eye(3), torch.ones(3, 5)], dim=1)
-        >>> round(directclr_loss(r, r, d0=3, temperature=1.0).item(), 4)
-        0.5514
-    """
-    width = r1.shape[1]
-    if not 1 <= d0 <= width:
-        raise ValueError(f"d0 must lie between 1 and the representation's width {width}, got {d0}")
-    return two_view_loss(
-        r1[:, :d0], r2[:, :d0], temperature=temperature, negatives=negatives, gather=gather
-    )
 
 
 class DirectCLR(TwoViewModule):

@@ -7,66 +7,18 @@ al. 2022; with ``projector="none"`` this is that paper's baseline.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_core.images import Sample
-from cl_core.losses import info_nce, nt_xent
+from cl_vision.contrast import Negatives, two_view_loss
 from cl_vision.hyper import SimCLRHyper
 from cl_vision.optimisation import OptimizerHyper, configure
 from cl_vision.projectors import build_projector
 
-__all__ = ["Negatives", "SimCLR", "TwoViewModule", "two_view_loss"]
-
-Negatives = Literal["all", "cross"]
-
-
-def two_view_loss(
-    z1: Float[Tensor, "n e"],
-    z2: Float[Tensor, "n e"],
-    *,
-    temperature: float = 0.1,
-    negatives: Negatives = "all",
-    gather: bool = False,
-) -> Float[Tensor, ""]:
-    r"""Contrast the embeddings of two views, row by row.
-
-    With $u$ the rows at unit length and $S = u_1 u_2^\top / \tau$, ``cross`` is the cross-entropy
-    over the rows and over the columns of $S$, averaged: $n - 1$ negatives an anchor (DirectCLR's
-    released code). ``all`` is NT-Xent (Chen et al. 2020, Eq. 1), which adds the other images of the
-    anchor's own view: $2n - 2$ negatives.
-
-    A row of length 0 stands for no direction: it has similarity 0 to all others and here gets no
-    gradient, where the equation's would be $10^{12}$ times too large.
-
-    Args:
-        z1: Embeddings of view 1, any length; row ``i`` pairs with row ``i`` of ``z2``.
-        z2: Embeddings of view 2.
-        temperature: $\tau > 0$.
-        negatives: See above.
-        gather: Contrast against the rows of all ranks, with the gradient of the joint batch.
-
-    Returns:
-        Mean over anchors, in nats, in float32 or wider also under autocast. Nothing is detached.
-
-    Raises:
-        ValueError: If the shapes differ, there is no negative, or an option is out of range.
-    """
-    if negatives not in ("all", "cross"):
-        raise ValueError(f"negatives must be 'all' or 'cross', got {negatives!r}")
-    z1, z2 = _without_zero_gradient(z1), _without_zero_gradient(z2)
-    if negatives == "all":
-        return nt_xent(z1, z2, temperature, gather=gather)
-    return info_nce(z1, z2, temperature, symmetric=True, gather=gather)
-
-
-def _without_zero_gradient(z: Tensor) -> Tensor:
-    zero = z.detach().float().norm(dim=1, keepdim=True) <= 1e-12
-    return torch.where(zero, z.detach(), z)
+__all__ = ["SimCLR", "TwoViewModule", "two_view_loss"]
 
 
 class TwoViewModule(L.LightningModule):

@@ -112,7 +112,7 @@ def vanishing_figure(runs: Mapping[int, LinearRun]) -> Figure:
     from cl_core.figures import PALETTE, new_figure
 
     figure, panels = new_figure(1, len(runs), width=3.2 * len(runs), height=3.0)
-    lowest = min(float(_logs(run.spectra).min()) for run in runs.values())
+    lowest = max(-40.0, min(float(_logs(run.spectra).min()) for run in runs.values()))
     for panel, (layers, run) in zip(panels, runs.items(), strict=True):
         panel.plot(run.steps, _logs(run.spectra), color=PALETTE[0], linewidth=1, alpha=0.7)
         panel.set_ylim(lowest - 1, 1)
@@ -132,7 +132,7 @@ def alignment_figure(run: LinearRun) -> Figure:
 
     figure, (before, after, right) = new_figure(1, 3, width=9.6, height=3.0)
     for panel, at in ((before, 0), (after, -1)):
-        panel.imshow(run.alignment(at), vmin=0, vmax=1, cmap="Blues")
+        panel.imshow(run.alignment(at).numpy(), vmin=0, vmax=1, cmap="Blues")
         panel.grid(visible=False)
         panel.set_title(f"alignment, step {int(run.steps[at])}", fontsize=10, loc="left")
     right.plot(run.steps, run.drift)
