@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 
 from cl_core.errors import InputError
 from cl_core.weights import adapt_channels
-from cl_remote_sensing.deeplab import ASPP
+from cl_remote_sensing.deeplab import ASPP, use_short_taps
 from cl_remote_sensing.network import (
     SegmentationNetwork,
     build_network,
@@ -99,6 +99,25 @@ def test_the_pyramid_pools_the_whole_map():
     )
     torch.testing.assert_close(aspp(x), aspp.project(torch.cat([*parts, pooled], 1)))
     assert [b[0].dilation for b in aspp.branches] == [(1, 1), (6, 6), (12, 12), (18, 18)]
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("edge", [4, 6, 7, 13])
+def test_skipped_taps_change_neither_result_nor_gradient(edge, groups):
+    torch.manual_seed(0)
+    holder = nn.Sequential(
+        nn.Conv2d(4, 8, 3, padding=6, dilation=6, groups=groups, bias=False, dtype=torch.float64)
+    )
+    weight = holder[0].weight
+    x = images(2, 4, edge, edge - 1).double().requires_grad_()
+    expected = holder(x)
+    grads = torch.autograd.grad(expected.square().sum(), (x, weight))
+    use_short_taps(holder)
+    assert holder[0].weight is weight
+    assert list(holder.state_dict()) == ["0.weight"]
+    out = holder(x)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), (x, weight)), grads)
 
 
 def test_the_papers_layout_is_initialised_by_he():

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["ASPP", "SKIP_CHANNELS", "PaperDecoder", "initialize", "resize"]
+__all__ = ["ASPP", "SKIP_CHANNELS", "PaperDecoder", "initialize", "resize", "use_short_taps"]
 
 SKIP_CHANNELS = 48
 """Channels to which the low-level features are reduced."""
@@ -36,6 +36,41 @@ def _block(before: int, after: int, kernel: int, dilation: int = 1) -> nn.Sequen
     )
 
 
+class _AtrousConv(nn.Conv2d):
+    """A dilated 3x3 convolution that skips the taps which see nothing but padding.
+
+    On maps no larger than the dilation, such as those of 64-pixel tiles, only the middle tap meets
+    the map, and the convolution is a 1x1 one for a ninth of the cost.
+    """
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        if max(x.shape[-2:]) > self.dilation[0]:
+            return super().forward(x)
+        return F.conv2d(x, self.weight[..., 1:2, 1:2], groups=self.groups)
+
+
+def use_short_taps(module: nn.Module) -> None:
+    """Let the dilated 3x3 convolutions of a module skip taps that see only padding.
+
+    Names, weights and results stay the same.
+    """
+    for parent in list(module.modules()):
+        for name, conv in parent.named_children():
+            if type(conv) is nn.Conv2d and conv.kernel_size == (3, 3) and conv.dilation[0] > 1:
+                short = _AtrousConv(
+                    conv.in_channels,
+                    conv.out_channels,
+                    3,
+                    padding=conv.dilation[0],
+                    dilation=conv.dilation[0],
+                    groups=conv.groups,
+                    bias=False,
+                    device="meta",  # draws no random numbers
+                )
+                short.weight = conv.weight
+                setattr(parent, name, short)
+
+
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: one map seen at four scales and as a whole.
 
@@ -53,6 +88,7 @@ class ASPP(nn.Module):
         self.branches = nn.ModuleList(
             [_block(channels, width, 1), *(_block(channels, width, 3, rate) for rate in rates)]
         )
+        use_short_taps(self.branches)
         self.pool = _block(channels, width, 1)
         self.project = nn.Sequential(
             *_block((len(self.branches) + 1) * width, width, 1), nn.Dropout(dropout)

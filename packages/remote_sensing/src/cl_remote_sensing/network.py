@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cl_core.backbones import Backbone, build_backbone
 from cl_core.errors import InputError
 from cl_core.weights import load_weights, mismatches, read_weights
-from cl_remote_sensing.deeplab import ASPP, PaperDecoder, initialize, resize
+from cl_remote_sensing.deeplab import ASPP, PaperDecoder, initialize, resize, use_short_taps
 
 __all__ = [
     "Encoded",
@@ -264,6 +264,7 @@ def _smp_network(card: dict[str, Any]) -> SegmentationNetwork:
         raise InputError(
             f"encoder {encoder} cannot be used at output stride {card['output_stride']}: {reason}"
         ) from error
+    use_short_taps(model.decoder.aspp[0])
     return SegmentationNetwork(
         model.encoder,
         model.decoder.aspp[0],
@@ -305,6 +306,7 @@ def load_parts(
         InputError: If the networks see different bands, or a weight is missing, too many or of
             another shape.
     """
+
     def within(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = {key: key.removeprefix("network.") for key in tensors}
         return {
