@@ -21,7 +21,7 @@ from cl_remote_sensing.labels import Labels
 from cl_remote_sensing.legend import IGNORE
 from cl_remote_sensing.normalization import Normalization
 from cl_remote_sensing.raster import Pixels, Scene
-from cl_remote_sensing.tiles import TileIndex
+from cl_remote_sensing.tile_index import TileIndex
 from cl_remote_sensing.windows import Window
 
 __all__ = ["LabelledTiles", "UnlabelledTiles", "super_window"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cl_remote_sensing.tiles import TileIndex
+from cl_remote_sensing.tile_index import TileIndex
 
 __all__ = ["Ground", "components", "overlapping", "overlapping_within_scenes"]
 

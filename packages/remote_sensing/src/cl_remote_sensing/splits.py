@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cl_core.errors import InputError
 from cl_remote_sensing.ground import Ground, components, overlapping
 from cl_remote_sensing.labels import IGNORE, Labels
-from cl_remote_sensing.tiles import TileIndex, read_windows
+from cl_remote_sensing.tile_index import TileIndex, read_windows
 
 __all__ = [
     "class_counts",
