@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -80,7 +81,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def select(self, rows: Iterable[int]) -> Images:
+    def select(self, rows: Iterable[int] | NDArray[np.int64]) -> Images:
         """The images of some rows, numbered anew."""
         kept = [int(row) for row in rows]
         data = self.dataset
