@@ -122,11 +122,12 @@ def test_a_convolutional_network_leaves_no_seams(tmp_path):
     inner = (slice(None), slice(2, -2), slice(2, -2))
 
     def deviation(overlap):
-        result = make_map(network, scene, tmp_path / f"{overlap}.tif", overlap=overlap)
+        out = tmp_path / f"{overlap}.tif"
+        result = make_map(network, scene, out, tile=64, overlap=overlap)
         return np.abs(read(result.probabilities) - p)[inner].max()
 
-    # The rim of a window, where the network sees padding, weighs a thousandth of a centre.
-    assert deviation(0.5) < 2e-2
+    # The rim of a window, where the network sees padding, weighs least.
+    assert deviation(0.5) < 1e-2
     assert deviation(0.0) > 0.2
 
 
@@ -455,6 +456,7 @@ def test_areas_are_hectares_on_the_plane_and_on_the_ellipsoid(tmp_path):
     assert table.areas == (20.0,) * 4
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_raster(tmp_path):
     code = """
         import resource, sys, torch
