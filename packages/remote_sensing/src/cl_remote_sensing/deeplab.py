@@ -14,7 +14,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["ASPP", "SKIP_CHANNELS", "PaperDecoder", "initialize", "resize", "use_short_taps"]
+__all__ = [
+    "ASPP",
+    "RATES",
+    "SKIP_CHANNELS",
+    "PaperDecoder",
+    "initialize",
+    "resize",
+    "use_short_taps",
+]
+
+RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
+"""Dilations of the pyramid by output stride: the same field of view at twice the resolution."""
 
 SKIP_CHANNELS = 48
 """Channels to which the low-level features are reduced."""

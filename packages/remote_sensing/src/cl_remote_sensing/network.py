@@ -8,19 +8,18 @@ segmentation_models_pytorch with its many encoders, ``paper`` is the official la
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_core.backbones import Backbone, build_backbone
 from cl_core.errors import InputError
 from cl_core.weights import load_weights, mismatches, read_weights
-from cl_remote_sensing.deeplab import ASPP, PaperDecoder, initialize, resize, use_short_taps
+from cl_remote_sensing.deeplab import ASPP, RATES, PaperDecoder, initialize, resize
+from cl_remote_sensing.smp_layout import smp_modules
 
 __all__ = [
     "Encoded",
@@ -35,9 +34,6 @@ __all__ = [
 
 Layout = Literal["smp", "paper"]
 Parts = Literal["backbone", "encoder", "all"]
-
-RATES = {16: (6, 12, 18), 8: (12, 24, 36)}
-"""Dilations of the pyramid by output stride: the same field of view at twice the resolution."""
 
 _MODULES: dict[Parts, tuple[str, ...]] = {  # what each choice of `load_parts` takes over
     "backbone": ("backbone",),
@@ -195,7 +191,10 @@ def build_network(
         "bn_momentum": bn_momentum,
         "fine_tuning": fine_tuning,
     }
-    network = (_paper_network if layout == "paper" else _smp_network)(card)
+    if layout == "paper":
+        network = _paper_network(card)
+    else:
+        network = SegmentationNetwork(*smp_modules(card), card)
     for layer in network.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = bn_momentum
@@ -220,58 +219,6 @@ def _paper_network(card: dict[str, Any]) -> SegmentationNetwork:
     )
     initialize(network)
     return network
-
-
-class _SmpDecoder(nn.Module):
-    """smp's decoder behind the pyramid, for images of any size: its own needs multiples of 16."""
-
-    def __init__(self, decoder: Any) -> None:
-        super().__init__()
-        self.head = decoder.aspp[1:]
-        self.skip = decoder.block1
-        self.fuse = decoder.block2
-
-    def forward(
-        self, low: Float[Tensor, "b c y x"], e: Float[Tensor, "b d h w"]
-    ) -> Float[Tensor, "b d y x"]:
-        out: Tensor = self.fuse(
-            torch.cat([resize(self.head(e), low.shape[-2:]), self.skip(low)], 1)
-        )
-        return out
-
-
-def _smp_network(card: dict[str, Any]) -> SegmentationNetwork:
-    import segmentation_models_pytorch as smp
-
-    encoder: str = card["encoder"]
-    names = smp.encoders.get_encoder_names()
-    if encoder not in names and not encoder.startswith("tu-"):
-        near = difflib.get_close_matches(encoder, names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "smp lists its encoders' names"
-        raise InputError(f"unknown encoder {encoder!r}: {hint}")
-    try:
-        model = smp.DeepLabV3Plus(
-            encoder,
-            encoder_weights=None,
-            encoder_output_stride=card["output_stride"],
-            decoder_channels=card["width"],
-            decoder_atrous_rates=RATES[card["output_stride"]],
-            in_channels=card["bands"],
-            classes=card["outputs"],
-        )
-    except (ValueError, RuntimeError, KeyError, NotImplementedError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"encoder {encoder} cannot be used at output stride {card['output_stride']}: {reason}"
-        ) from error
-    use_short_taps(model.decoder.aspp[0])
-    return SegmentationNetwork(
-        model.encoder,
-        model.decoder.aspp[0],
-        _SmpDecoder(model.decoder),
-        model.segmentation_head[0],
-        card,
-    )
 
 
 class LoadedParts(NamedTuple):
