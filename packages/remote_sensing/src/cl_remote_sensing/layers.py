@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,37 +15,14 @@ from torch import Tensor
 from cl_remote_sensing.blending import coverage
 from cl_remote_sensing.journal import Journal
 from cl_remote_sensing.panels import Panel, Tally
-from cl_remote_sensing.raster import Scene
+from cl_remote_sensing.plan import Job, Probabilities
 from cl_remote_sensing.windows import starts
 from cl_remote_sensing.writer import BLOCK, Compression, create_geotiff, nodata_of
 
-__all__ = ["Job", "Probabilities", "block_rows", "write_classes", "write_probabilities"]
-
-Probabilities = Literal["none", "confidence", "uint8", "float32"]
+__all__ = ["block_rows", "write_classes", "write_probabilities"]
 
 SCALE = 1 / 250
 """Probability of a step of the stored 8-bit values; 255 is no data."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The options of a mapping that its parts share."""
-
-    scene: Scene
-    classes: tuple[str, ...]
-    probabilities: Probabilities
-    panels: tuple[Panel, ...]
-    rows: tuple[int, int]
-    stride: int
-
-    @property
-    def layers(self) -> int:
-        return {"none": 0, "confidence": 1}.get(self.probabilities, len(self.classes))
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        kind = "float32" if self.probabilities == "float32" else "uint8"
-        return (nodata_of(len(self.classes))[0], *(kind,) * self.layers)
 
 
 def block_rows(

@@ -22,22 +22,23 @@ from numpy.typing import NDArray
 from cl_core import __version__
 from cl_core.errors import InputError
 from cl_remote_sensing.area import count_rows
-from cl_remote_sensing.handles import handle
 from cl_remote_sensing.journal import Journal
-from cl_remote_sensing.layers import (
-    Job,
-    Probabilities,
-    block_rows,
-    write_classes,
-    write_probabilities,
-)
+from cl_remote_sensing.layers import block_rows, write_classes, write_probabilities
 from cl_remote_sensing.mosaic import write_vrt
 from cl_remote_sensing.normalization import Normalization
 from cl_remote_sensing.panels import Panel, Tally, run_panel
+from cl_remote_sensing.plan import (
+    Job,
+    Probabilities,
+    fingerprint,
+    panel_width,
+    part_of,
+    share,
+    sharing,
+)
 from cl_remote_sensing.prediction import Predict, symmetric
 from cl_remote_sensing.raster import Scene
 from cl_remote_sensing.writer import (
-    BLOCK,
     Compression,
     open_raster,
     refuse_input,
@@ -45,9 +46,6 @@ from cl_remote_sensing.writer import (
 )
 
 __all__ = ["MapResult", "Probabilities", "map_scene"]
-
-MEMORY = 96 * 2**20
-"""Bytes that the buffers of a panel may take when its width is left to the program."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def map_scene(
         overlap: Share of a window that the next one covers again, in [0, 1).
         batch_size: Windows predicted at once.
         block: Width of a panel in pixels, rounded up to the file's blocks of 512; by default as
-            wide as about 100 MB of buffers allow. Windows at a border between panels are computed
+            wide as about 160 MB of buffers allow. Windows at a border between panels are computed
             for both.
         probabilities: ``confidence`` writes that of the chosen class, ``uint8`` those of all
             classes in steps of 1/250, ``float32`` those of all.
@@ -154,11 +152,11 @@ def map_scene(
     begin = time.perf_counter()
     _check_options(scene, normalization, classes, colors, tile, overlap, batch_size, shard)
     refuse_input(out, scene)
-    rank, world = _sharing(scene, shard)
-    part = out if world == 1 else _part(out, rank, world)
+    rank, world = sharing(scene, shard)
+    part = out if world == 1 else part_of(out, rank, world)
     stride = max(1, tile - round(overlap * tile))
-    rows = _share(scene.height, rank, world)
-    width = _panel_width(scene, len(classes), tile, probabilities, block)
+    rows = share(scene.height, rank, world)
+    width = panel_width(scene, len(classes), tile, probabilities, block)
     panels = tuple(
         Panel.of(
             scene,
@@ -170,7 +168,7 @@ def map_scene(
         for left in range(0, scene.width, width)
     )
     job = Job(scene, tuple(classes), probabilities, panels, rows, stride)
-    key = _fingerprint(job, normalization, tile, tta, model_hash)
+    key = fingerprint(job, normalization, tile, tta, model_hash)
     tags = {
         "classes": json.dumps(dict(enumerate(job.classes)), ensure_ascii=False),
         "model": model_hash,
@@ -256,26 +254,6 @@ def _check_options(
         )
 
 
-def _sharing(scene: Scene, shard: tuple[int, int]) -> tuple[int, int]:
-    """Number and count of processes as far as the scene needs them; the others have nothing to do.
-
-    A scene without georeference is one process's: its parts could not be put together.
-    """
-    rank, world = shard
-    return rank, min(world, -(-scene.height // BLOCK)) if scene.georeferenced else 1
-
-
-def _share(height: int, rank: int, world: int) -> tuple[int, int]:
-    """The rows of one process, in whole blocks; none if it is not needed."""
-    blocks = -(-height // BLOCK)
-    first, last = (min(world, number) * blocks // world for number in (rank, rank + 1))
-    return min(first * BLOCK, height), min(last * BLOCK, height)
-
-
-def _part(out: Path, rank: int, world: int) -> Path:
-    return out.with_name(f"{out.stem}_{rank + 1}of{world}{out.suffix}")
-
-
 def _partial(part: Path) -> Path:
     return part.with_name(part.name + ".partial")
 
@@ -298,48 +276,6 @@ def _notes(scene: Scene, tally: Tally, counts: NDArray[np.int64]) -> tuple[str, 
     if len(counts) and not counts.any():
         notes.append(f"{scene.path}: no valid pixel, so the map has no data anywhere")
     return tuple(notes)
-
-
-def _panel_width(
-    scene: Scene, classes: int, tile: int, probabilities: Probabilities, block: int | None
-) -> int:
-    """Columns of a panel, in whole blocks; panels of equal width where that is left open."""
-    if block is not None:
-        if block < 1:
-            raise ValueError(f"block must be positive, got {block}")
-        return -(-block // BLOCK) * BLOCK
-    layers = {"none": 0, "confidence": 1}.get(probabilities, classes)
-    held = BLOCK * (1 + layers * (4 if probabilities == "float32" else 1))
-    read = (
-        3 * tile * 4 * len(scene.bands) + BLOCK * len(scene.bands) * np.dtype(scene.dtype).itemsize
-    )
-    most = max(1, MEMORY // (classes * tile * 4 + held + read) // BLOCK)
-    blocks = -(-scene.width // BLOCK)
-    panels = -(-blocks // most)
-    return -(-blocks // panels) * BLOCK
-
-
-def _fingerprint(
-    job: Job, normalization: Normalization, tile: int, tta: bool, model_hash: str
-) -> dict[str, Any]:
-    """All that the finished rows depend on, for a resumed run to agree with."""
-    scene = job.scene
-    files = [Path(name) for name in handle(scene.path).files]
-    return {
-        "version": __version__,
-        "scene": [scene.path, scene.height, scene.width, scene.bands, scene.transform],
-        "files": [
-            [str(file), file.stat().st_size, file.stat().st_mtime_ns]
-            for file in files
-            if file.exists()
-        ],
-        "normalization": normalization.to_dict(),
-        "classes": job.classes,
-        "grid": [tile, job.stride, job.rows, [panel.cols for panel in job.panels]],
-        "probabilities": job.probabilities,
-        "tta": tta,
-        "model": model_hash,
-    }
 
 
 def _fill(
@@ -396,7 +332,7 @@ def _fill(
 
 def _join(out: Path, tail: str, world: int) -> Path | None:
     """One virtual raster over the parts of all processes, by the last one to finish."""
-    parts = [_part(out, rank, world) for rank in range(world)]
+    parts = [part_of(out, rank, world) for rank in range(world)]
     parts = [part.with_name(f"{part.stem}{tail}{part.suffix}") for part in parts]
     if world == 1 or not all(part.exists() for part in parts):
         return None
