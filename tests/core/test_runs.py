@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from cl_core.config import TrainerConfig
 from cl_core.errors import InputError
-from cl_core.run_directory.folder import launched_rank
+from cl_core.run_directory.folder import launched_rank, launched_shard
 from cl_core.run_directory.history import History
 from cl_core.runs import Run, write_atomic
 
@@ -427,6 +427,20 @@ def test_the_history_forgets_the_epochs_after_the_checkpoint_and_half_a_line(tmp
 )
 def test_the_launcher_tells_the_rank(environment, rank):
     assert launched_rank(environment) == rank
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "3", "WORLD_SIZE": "4"}, (3, 4)),
+        ({"RANK": "3"}, (0, 1)),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, (0, 1)),  # a stray variable
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}, (2, 4)),
+    ],
+)
+def test_the_launcher_tells_the_share_of_the_work(environment, shard):
+    assert launched_shard(environment) == shard
 
 
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ import yaml
 from cl_core._version import __version__
 from cl_core.errors import InputError
 from cl_core.run_directory.atomic import write_atomic
-from cl_core.run_directory.folder import MARK, RunFolder, launched_rank
+from cl_core.run_directory.folder import MARK, RunFolder, launched_rank, launched_shard
 from cl_core.run_directory.history import History
 from cl_core.run_directory.record import (
     HOW_CALLED,
@@ -40,7 +40,7 @@ from cl_core.run_directory.record import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Run", "write_atomic"]
+__all__ = ["Run", "launched_shard", "write_atomic"]
 
 
 class Run:

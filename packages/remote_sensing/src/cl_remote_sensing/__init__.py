@@ -1,10 +1,28 @@
-"""Global and local contrastive learning (GLCNet), from GeoTIFF mosaics to class maps.
+"""Land-cover maps from few labels: global style and local matching contrast (GLCNet).
 
-Not built yet: there is nothing to import from this version.
+The functions are the commands: ``pretrain(PretrainConfig(data="scene.tif", out="runs/scene"))`` is
+``cl-remote-sensing pretrain --data scene.tif --out runs/scene``. Everything is imported when it is
+first used.
 """
 
-from importlib.metadata import version
+import importlib.metadata
 
-__all__ = ["__version__"]
+import lazy_loader
 
-__version__ = version("cl-remote-sensing")
+__version__ = importlib.metadata.version("cl-remote-sensing")
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": [
+            "DemoConfig",
+            "EvaluateConfig",
+            "FinetuneConfig",
+            "PredictConfig",
+            "PretrainConfig",
+        ],
+        "pipeline": ["demo", "evaluate", "finetune", "predict", "pretrain"],
+        "raster": ["Scene", "open_scene", "open_scenes"],
+    },
+)
+__all__ += ["__version__"]

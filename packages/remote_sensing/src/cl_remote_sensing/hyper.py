@@ -54,11 +54,11 @@ class NetworkHyper:
 
 @dataclass(frozen=True, kw_only=True)
 class GLCNetHyper:
-    r"""Hyper-parameters of GLCNet (Li et al. 2022, arXiv 2106.10605).
+    """Hyper-parameters of GLCNet (Li et al. 2022, arXiv 2106.10605).
 
     Args:
         temperature: Of both contrasts.
-        global_weight: $\lambda$: weight of the global term; the local one has $1 - \lambda$.
+        global_weight: Weight of the global term, the paper's lambda; the local one has the rest.
         regions: Matching regions drawn from a tile.
         region_size: Edge of a region in pixels, even; by default 0.214 of the view, 48 of 224.
         no_global: Train by local matching alone.

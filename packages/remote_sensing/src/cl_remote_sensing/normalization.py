@@ -97,7 +97,7 @@ class Normalization:
             if self.mode != "zscore":
                 np.clip(unit, 0, 1, out=unit)
         if not valid.all():
-            np.copyto(unit, _column(self._unit_mean(), wide), where=~valid)
+            np.copyto(unit, _column(self.unit_mean(), wide), where=~valid)
         return torch.from_numpy(unit.astype(np.float32, copy=False)), torch.from_numpy(valid)
 
     def standardize(self, unit: Float[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
@@ -105,7 +105,7 @@ class Normalization:
         if self.mode != "zscore":
             return unit * 3.2 - 1.6
         span = np.asarray(self._span())
-        mean = torch.tensor(self._unit_mean(), dtype=unit.dtype, device=unit.device)
+        mean = torch.tensor(self.unit_mean(), dtype=unit.dtype, device=unit.device)
         scale = torch.tensor(
             span / np.where(np.asarray(self.std) > 0, self.std, span),
             dtype=unit.dtype,
@@ -117,6 +117,13 @@ class Normalization:
         """The network's input for a window, and which of its pixels are valid."""
         unit, valid = self.unit(pixels)
         return self.standardize(unit), valid
+
+    def unit_mean(self) -> tuple[float, ...]:
+        """The mean of each band in ``unit``: what invalid pixels are filled with."""
+        low, span = np.asarray(self.low), np.asarray(self._span())
+        unit = (np.asarray(self.mean) - low) / span
+        clipped: list[float] = (unit if self.mode == "zscore" else unit.clip(0, 1)).tolist()
+        return tuple(clipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -135,12 +142,6 @@ class Normalization:
         return tuple(
             high - low if high > low else 1.0 for low, high in zip(self.low, self.high, strict=True)
         )
-
-    def _unit_mean(self) -> tuple[float, ...]:
-        low, span = np.asarray(self.low), np.asarray(self._span())
-        unit = (np.asarray(self.mean) - low) / span
-        clipped: list[float] = (unit if self.mode == "zscore" else unit.clip(0, 1)).tolist()
-        return tuple(clipped)
 
 
 def _column(numbers: tuple[float, ...], dtype: type[np.floating[Any]]) -> NDArray[Any]:

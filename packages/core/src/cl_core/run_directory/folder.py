@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows: runs work, a second process is not noticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MARK", "RunFolder", "launched_rank"]
+__all__ = ["MARK", "RunFolder", "launched_rank", "launched_shard"]
 
 MARK = (
     "# Written by cl-core: the options of this run. Repeat it with --config THIS_FILE --out NEW\n"
@@ -68,6 +68,18 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
         node = environment.get("NODE_RANK", "0")
         return int(environment["LOCAL_RANK"]) + int(node if node.isdecimal() else 0)
     return 0
+
+
+def launched_shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """This process's rank and how many torchrun or SLURM started; ``(0, 1)`` when alone.
+
+    For work that is divided without a process group.
+    """
+    for name, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        place, count = environment.get(name, ""), environment.get(world, "")
+        if place.isdecimal() and count.isdecimal() and int(place) < int(count):
+            return int(place), int(count)
+    return 0, 1
 
 
 class RunFolder:

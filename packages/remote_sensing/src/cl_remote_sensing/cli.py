@@ -1,0 +1,33 @@
+"""The program ``cl-remote-sensing``: its verbs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cl_core.cli import run_program
+from cl_remote_sensing.config import (
+    DemoConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    PredictConfig,
+    PretrainConfig,
+)
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "pretrain": (PretrainConfig, "cl_remote_sensing.pipeline:pretrain"),
+    "finetune": (FinetuneConfig, "cl_remote_sensing.pipeline:finetune"),
+    "evaluate": (EvaluateConfig, "cl_remote_sensing.pipeline:evaluate"),
+    "predict": (PredictConfig, "cl_remote_sensing.pipeline:predict"),
+    "demo": (DemoConfig, "cl_remote_sensing.pipeline:demo"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``cl-remote-sensing``; returns its exit code."""
+    return run_program("cl-remote-sensing", COMMANDS, argv, recipes="cl_remote_sensing.recipes")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,460 @@
+"""What a user does with rasters: one function a verb, each taking its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+import numpy as np
+
+from cl_core.errors import InputError
+from cl_core.figures import metric_table
+from cl_core.loader import make_loader
+from cl_core.outcome import Outcome, text_table
+from cl_core.runs import Run, launched_shard
+from cl_core.seeding import RandomStream, seed_everything
+from cl_remote_sensing import pages
+from cl_remote_sensing.augment import FineTuneAugment
+from cl_remote_sensing.config import (
+    DemoConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    PredictConfig,
+    PretrainConfig,
+)
+from cl_remote_sensing.data import LabelledTiles, UnlabelledTiles
+from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
+from cl_remote_sensing.labelled import open_kept, open_labelled, open_tile_sets
+from cl_remote_sensing.landscape import write_landscape
+from cl_remote_sensing.maps import finish_map, legend_of, map_scenes
+from cl_remote_sensing.measure import confusion_of_map, confusion_of_tiles
+from cl_remote_sensing.metrics import Confusion, scores
+from cl_remote_sensing.pixel_losses import class_weights
+from cl_remote_sensing.raster import Scene
+from cl_remote_sensing.saved import SavedModel, check_bands
+from cl_remote_sensing.scenes import fit_normalization, kept_index, open_data
+from cl_remote_sensing.start import new_network, start_finetuning
+from cl_remote_sensing.tiles import TileIndex
+from cl_remote_sensing.views import TwoViews, ViewPair
+
+__all__ = ["demo", "evaluate", "finetune", "predict", "pretrain"]
+
+
+def pretrain(config: PretrainConfig) -> Outcome:
+    """Train an encoder and a decoder on tiles without labels, and write ``config.out``.
+
+    Returns:
+        ``train/loss``, the share of tiles and regions found again in their other view
+        (``retrieval/tile``, ``retrieval/region``, and chance), and the number of ``tiles``.
+
+    Raises:
+        InputError: If the rasters, an option or the output folder do not fit.
+        TrainingError: If the loss stops being a number.
+    """
+    from cl_core.training import fit  # Lightning costs seconds, and only training needs it
+    from cl_remote_sensing.glcnet import EMBEDDING, GLCNet
+    from cl_remote_sensing.retrieval import view_retrieval
+
+    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
+        seed_everything(config.seed)
+        scenes = open_data(
+            config.data,
+            bands=config.bands,
+            ignore_alpha_tag=config.ignore_alpha_tag,
+            mosaic=run.output("mosaic.vrt") if config.mosaic else None,
+        )
+        index = kept_index(run, scenes, config)
+        if len(index) < config.batch_size:
+            raise InputError(
+                f"--data {config.data}: {len(index)} tiles of {config.tile} pixels are fewer than "
+                f"a batch of {config.batch_size}; lower --batch_size, --tile or --stride"
+            )
+        normalization, remarks = fit_normalization(run, index, config)
+        hyper = GLCNetHyper(**_chosen(config, GLCNetHyper))
+        views = TwoViews(
+            size=config.view,
+            tile=config.tile,
+            regions=hyper.regions,
+            region_size=hyper.region_size,
+            augment_both=hyper.augment_both,
+            jitter_rgb=hyper.jitter_rgb,
+            strict_nonoverlap=hyper.strict_nonoverlap,
+            colors=scenes[0].colors,
+            normalization=normalization,
+        )
+        tiles: UnlabelledTiles[ViewPair] = UnlabelledTiles(
+            index,
+            normalization,
+            views,
+            jitter=config.sampler == "random",
+            min_valid=config.min_valid,
+        )
+
+        def loader(seed: int) -> Any:
+            return make_loader(
+                tiles,
+                batch_size=config.batch_size,
+                shuffle=True,
+                workers=config.workers,
+                seed=seed,
+                drop_last=True,
+            )
+
+        network = new_network(config.network, bands=len(scenes[0].bands), outputs=EMBEDDING)
+        method = GLCNet(network, hyper)
+        result = fit(
+            method,
+            loader(config.seed),
+            run=run,
+            epochs=config.epochs,
+            seed=config.seed,
+            trainer=config.trainer,
+            resume=config.resume,
+        )
+        SavedModel(
+            network=network,
+            normalization=normalization,
+            bands=scenes[0].names,
+            colors=scenes[0].colors,
+            tile=config.tile,
+        ).save(run)
+        metrics = {
+            "train/loss": result.history[-1]["train/loss"],
+            **view_retrieval(method, loader(config.seed + 1), region_size=views.region_size),
+            "tiles": len(index),
+        }
+        if run.writes:
+            pages.pretraining_page(run, tiles, views, result, metrics)
+        run.save_metrics(metrics, seconds=result.seconds)
+    lines = [
+        *_told(scenes, [*index.notes, *remarks]),
+        f"{len(index):,} tiles, {result.epochs} epochs in {result.seconds:.1f} s, "
+        f"loss {metrics['train/loss']:.3f}; found again in its other view: "
+        f"{metrics['retrieval/tile']:.0%} of tiles (chance {metrics['retrieval/tile_chance']:.1%})"
+        f", {metrics['retrieval/region']:.0%} of regions "
+        f"(chance {metrics['retrieval/region_chance']:.1%})",
+    ]
+    return Outcome(out=run.path, metrics=metrics, lines=lines)
+
+
+def finetune(config: FinetuneConfig) -> Outcome:
+    """Train a segmentation on labelled tiles, from a pretrained run or from scratch.
+
+    Returns:
+        ``train/loss``; ``val/kappa``, ``val/oa``, ``val/miou``, ... of the epoch chosen, if there
+        are tiles to choose by; the number of ``tiles`` trained on.
+
+    Raises:
+        InputError: If rasters, labels, an option or the output folder do not fit.
+        TrainingError: If the loss stops being a number.
+    """
+    from cl_core.training import fit, load_weights
+    from cl_remote_sensing.segmentation import (
+        Segmenter,
+        fitting_batch_size,
+        reestimate_batch_norm,
+    )
+
+    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
+        seed_everything(config.seed)
+        sets = open_tile_sets(config, run)
+        train, val = sets.index.select("train"), sets.part("val")
+        scenes, labels, legend = sets.scenes.scenes, sets.scenes.labels, sets.legend
+        if run.writes:
+            sets.index.save(run.output("tiles.csv"), labels=[one.path for one in labels])
+        start = start_finetuning(config, scenes, legend)
+        normalization, remarks = (
+            (start.normalization, ())
+            if start.normalization
+            else fit_normalization(run, train, config)
+        )
+        hyper = SegmentationHyper(**_chosen(config, SegmentationHyper))
+        weights = None
+        if hyper.class_weights != "none":
+            windows = (labels[scene].read(window) for scene, window in train.windows())
+            weights = class_weights(windows, len(legend), hyper.class_weights)
+        method = Segmenter(
+            start.network, legend.names, hyper, loaded=start.loaded, class_weights=weights
+        )
+        augment = None
+        if config.augment:
+            augment = FineTuneAugment(
+                size=config.tile, colors=scenes[0].colors, fill=normalization.unit_mean()
+            )
+        repeated = train.take(np.tile(np.arange(len(train)), config.repeats))
+
+        def loader(index: TileIndex, *, training: bool) -> Any:
+            tiles = LabelledTiles(
+                index,
+                labels,
+                normalization,
+                augment if training else None,
+                count_once=not training,
+            )
+            return make_loader(
+                tiles,
+                batch_size=fitting_batch_size(len(repeated), config.batch_size),
+                shuffle=training,
+                workers=config.workers,
+                seed=config.seed,
+            )
+
+        result = fit(
+            method,
+            loader(repeated, training=True),
+            run=run,
+            epochs=config.epochs,
+            seed=config.seed,
+            trainer=config.trainer,
+            resume=config.resume,
+            monitor="train/loss" if val is None else "val/kappa",
+            mode="min" if val is None else "max",
+            val_loader=None if val is None else loader(val.in_block_order(), training=False),
+        )
+        if val is not None and result.best is not None:
+            load_weights(method, result.best)
+        with RandomStream(config.seed).running():
+            batches = loader(repeated, training=True)
+            reestimate_batch_norm(start.network, batches, keep=method.frozen_parts)
+        model = SavedModel(
+            network=start.network.eval(),
+            normalization=normalization,
+            bands=scenes[0].names,
+            colors=scenes[0].colors,
+            tile=config.tile,
+            legend=legend,
+        )
+        model.save(run)
+        metrics = {"train/loss": result.history[-1]["train/loss"], "tiles": len(train)}
+        confusion = None
+        if val is not None:
+            confusion = confusion_of_tiles(model, val, labels, batch_size=config.batch_size)
+            figures = scores(confusion, legend.names)
+            metrics |= {f"val/{name}": value for name, value in figures.items()}
+        if run.writes:
+            pages.finetuning_page(run, sets, model, result, metrics, confusion)
+        run.save_metrics(metrics, seconds=result.seconds)
+    lines = [
+        *_told(scenes, [*sets.scenes.notes, *sets.notes, *remarks]),
+        f"{len(train)} labelled tiles, {result.epochs} epochs in {result.seconds:.1f} s, "
+        + (f"{len(start.loaded)} weights loaded" if start.loaded else "from scratch")
+        + (f"; validation kappa {metrics['val/kappa']:.3f}" if val is not None else ""),
+    ]
+    return Outcome(out=run.path, metrics=metrics, lines=lines)
+
+
+def evaluate(config: EvaluateConfig) -> Outcome:
+    """Score a fine-tuned run on labelled scenes, or on a part of those it was made with.
+
+    Other scenes are mapped as `predict` would map them, and the maps kept.
+
+    Returns:
+        ``oa``, ``kappa``, ``miou``, ``macro_f1``, and ``<class>/f1``, ``<class>/iou`` and others.
+
+    Raises:
+        InputError: If there is no such run, or data, labels and model do not go together.
+    """
+    model = SavedModel.load(config.run, "segmentation")
+    legend = legend_of(model)
+    before = Run.open(config.run).config
+    out = config.run / "evaluate" if config.out is None else config.out
+    with Run.create(out, config, overwrite=config.overwrite) as run:
+        if config.data is None:
+            index, labels = open_kept(
+                config.run / "tiles.csv",
+                config.split,
+                legend,
+                bands=before["bands"],
+                ignore_alpha_tag=before["ignore_alpha_tag"],
+                class_field=before["class_field"],
+            )
+            confusion = confusion_of_tiles(model, index, labels, batch_size=config.batch_size)
+            what = f"{len(index)} {config.split} tiles of {before['data']}"
+        else:
+            labelled = open_labelled(
+                config.data,
+                config.labels,
+                legend,
+                bands=before["bands"],
+                ignore_alpha_tag=before["ignore_alpha_tag"],
+                mosaic=run.output("mosaic.vrt") if config.mosaic else None,
+                class_field=before["class_field"],
+            )
+            check_bands(labelled.scenes, model, config.run)
+            results = map_scenes(
+                run,
+                model,
+                labelled.scenes,
+                folder="maps",
+                overlap=config.overlap,
+                batch_size=config.batch_size,
+            )
+            confusion = Confusion.empty(len(legend))
+            for result, marks in zip(results, labelled.labels, strict=True):
+                one = confusion_of_map(result.path, marks)
+                confusion.matrix += one.matrix
+                confusion.ignored += one.ignored
+            what = f"{len(labelled.scenes)} scenes of {config.data}"
+        metrics = scores(confusion, legend.names)
+        rows = pages.class_rows(metrics, legend.names)
+        pages.evaluation_page(run, what, model, confusion, metrics, rows)
+        run.save_metrics(metrics)
+    summary = "  ".join(f"{name} {metrics[name]:.3f}" for name in ("oa", "kappa", "miou"))
+    return Outcome(
+        out=run.path,
+        metrics=metrics,
+        lines=[f"{what}: {int(metrics['pixels']):,} pixels", *text_table(rows), summary],
+    )
+
+
+def predict(config: PredictConfig) -> Outcome:
+    """Map rasters of any size: one georeferenced class map for each.
+
+    Started by torchrun or SLURM in several processes, each writes its rows of every map, and a
+    ``.vrt`` shows them as one.
+
+    Returns:
+        Share of each class over all maps (``<class>/share``), and the number of ``maps``.
+
+    Raises:
+        InputError: If there is no such run, the rasters do not fit its model, one of them is
+            damaged, or the disk is full.
+    """
+    model = SavedModel.load(config.run, "segmentation")
+    legend = legend_of(model)
+    before = Run.open(config.run).config
+    shard = launched_shard()
+    if shard[1] > 1 and config.overwrite:
+        raise InputError("--overwrite works in one process; give several a new --out")
+    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
+        scenes = open_data(
+            config.data,
+            bands=config.bands or before["bands"],
+            ignore_alpha_tag=config.ignore_alpha_tag or before["ignore_alpha_tag"],
+            mosaic=run.output("mosaic.vrt") if config.mosaic else None,
+        )
+        check_bands(scenes, model, config.run)
+        results = map_scenes(
+            run,
+            model,
+            scenes,
+            tile=config.tile,
+            device=config.device,
+            shard=shard,
+            overlap=config.overlap,
+            batch_size=config.batch_size,
+            block=config.block,
+            probabilities=config.probabilities,
+            cog=config.cog,
+            compress=config.compress,
+            tta=config.tta,
+            skip_damaged=config.skip_damaged,
+        )
+        areas = [
+            finish_map(run, model, scene, result)
+            for scene, result in zip(scenes, results, strict=True)
+        ]
+        pixels = np.sum([result.counts for result in results], axis=0)
+        metrics = {
+            f"{name}/share": float(count / max(pixels.sum(), 1))
+            for name, count in zip(legend.names, pixels, strict=True)
+        } | {"maps": len(results)}
+        if run.writes:
+            pages.mapping_page(run, model, scenes, results, areas)
+        run.save_metrics(metrics)
+    lines = list(dict.fromkeys(note for result in results for note in result.notes))
+    for result in results:
+        lines.append(
+            f"{result.path.name}: {result.windows:,} windows in {result.seconds['total']:.1f} s"
+        )
+    lines.append(", ".join(f"{name} {metrics[f'{name}/share']:.1%}" for name in legend.names))
+    shown = [(result.vrt or result.path).name for result in results[:5]]
+    return Outcome(out=run.path, metrics=metrics, lines=lines, files=(*shown, "report.html"))
+
+
+def demo(config: DemoConfig) -> Outcome:
+    """Map a made-up landscape from 1 % of its labels, with and without pretraining.
+
+    Returns:
+        Figures as of `evaluate` for both, under ``pretrained/`` and ``from_scratch/``, and those
+        of the pretraining under ``pretrain/``.
+    """
+    with Run.create(config.out, config, overwrite=config.overwrite) as run:
+        files = write_landscape(run.output("data"), size=config.size, seed=config.seed)
+        paths = {
+            name: run.output(name) for name in ("pretrain", "pretrained", "from_scratch", "map")
+        }
+        run.begun()
+        learnt = pretrain(
+            PretrainConfig(
+                data=str(files.scene),
+                out=paths["pretrain"],
+                tile=64,
+                view=48,
+                epochs=4,
+                batch_size=32,
+                seed=config.seed,
+                network=NetworkHyper(encoder="resnet18", width=64),
+                trainer=config.trainer,
+            )
+        )
+        figures: dict[str, Mapping[str, float]] = {}
+        starts: dict[str, Literal["all", "nothing"]]
+        starts = {"pretrained": "all", "from_scratch": "nothing"}
+        for name, init_from in starts.items():
+            finetune(
+                FinetuneConfig(
+                    data=str(files.scene),
+                    labels=str(files.labels),
+                    legend=str(files.legend),
+                    out=paths[name],
+                    run=learnt.out,
+                    init_from=init_from,
+                    loaded_learning_rate=1e-3,
+                    tile=64,
+                    fraction=0.01,
+                    repeats=16,
+                    epochs=8,
+                    batch_size=8,
+                    seed=config.seed,
+                    trainer=config.trainer,
+                )
+            )
+            figures[name] = evaluate(EvaluateConfig(run=paths[name], batch_size=64)).metrics
+        mapped = predict(
+            PredictConfig(
+                run=paths["pretrained"],
+                data=str(files.scene),
+                out=paths["map"],
+                tile=128,
+            )
+        )
+        metrics = {f"pretrain/{name}": value for name, value in learnt.metrics.items()} | {
+            f"{name}/{figure}": value
+            for name, own in figures.items()
+            for figure, value in own.items()
+        }
+        rows = [
+            {"start": name.replace("_", " "), **{f: own[f] for f in ("oa", "kappa", "miou")}}
+            for name, own in figures.items()
+        ]
+        table = metric_table(rows)
+        pages.demo_page(run, files, paths["map"] / "landscape.tif", table)
+        run.save_metrics(metrics)
+    return Outcome(
+        out=run.path,
+        metrics=metrics,
+        lines=[*learnt.lines[-1:], *text_table(table), *mapped.lines[-1:]],
+        files=("map/landscape.tif", "report.html"),
+    )
+
+
+def _chosen(config: object, options: type[Any]) -> dict[str, Any]:
+    """The values that a configuration has for the fields of one of its bases."""
+    return {f.name: getattr(config, f.name) for f in fields(options)}
+
+
+def _told(scenes: Sequence[Scene], notes: Sequence[str]) -> list[str]:
+    """What the user should know, each thing once."""
+    return list(dict.fromkeys([*(note for scene in scenes for note in scene.notes), *notes]))

@@ -1,0 +1,3 @@
+"""Published settings by name, as ``--recipe NAME``."""
+
+__all__: list[str] = []
