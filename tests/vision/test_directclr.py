@@ -15,7 +15,7 @@ from torch import nn
 
 from cl_core.backbones import build_backbone
 from cl_core.config import TrainerConfig
-from cl_core.evaluation import extract_features
+from cl_core.evaluation import extract_features, knn_accuracy
 from cl_core.loader import make_loader
 from cl_core.optim import LARS, cosine_with_warmup
 from cl_core.runs import Run
@@ -281,7 +281,7 @@ def test_the_default_d0_is_the_papers_share():
 
 # training
 
-EPOCHS = 8
+EPOCHS = 16
 
 
 class Interrupt(Callback):
@@ -320,22 +320,24 @@ def trained(tmp_path_factory):
     return train(tmp_path_factory.mktemp("directclr") / "run")
 
 
-def found_again(encoder):
-    """Share of test digits whose nearest neighbour among other views is their own."""
-    digits = load_digits("test").images
+def recognised(encoder):
+    """kNN accuracy of held-out digits, each seen in a random view."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        views = [DigitViews()(digits) for _ in range(2)]
-    r1, r2 = (extract_features(encoder, [(x, torch.zeros(len(x)))])[0] for x in views)
-    nearest = (nn.functional.normalize(r1) @ nn.functional.normalize(r2).T).argmax(dim=1)
-    return float((nearest == torch.arange(len(digits))).double().mean())
+        train, test = (
+            extract_features(
+                encoder, [(DigitViews()(digits.images), torch.from_numpy(digits.table.labels))]
+            )
+            for digits in (load_digits("train"), load_digits("test"))
+        )
+    return knn_accuracy(*test, *train, k=20)
 
 
-def test_training_finds_held_out_digits_in_other_views(trained):
+def test_training_recognises_held_out_digits_in_random_views(trained):
     module, result = trained
     seed_everything(0)
     untrained = build_backbone("resnet-8-16-64", in_channels=1, image_size=8)
-    assert found_again(module.encoder) > found_again(untrained) + 0.05
+    assert recognised(module.encoder) > recognised(untrained) + 0.05  # 0.44 against 0.32
     losses = [row["train/loss"] for row in result.history]
     assert losses[-1] < losses[0] - 0.5
     assert 0.5 < result.history[-1]["train/positive_similarity"] <= 1

@@ -81,7 +81,7 @@ def test_logarithms_are_natural_and_floored():
 
 
 def test_features_that_are_one_point_have_rank_zero():
-    assert spectrum(torch.ones(10, 1) @ draw(1, 5)).effective_rank == 0.0
+    assert spectrum(torch.ones(10, 1).double() @ draw(1, 5)).effective_rank == 0.0
 
 
 def test_too_few_images_are_told():
