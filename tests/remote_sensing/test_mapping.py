@@ -474,7 +474,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     """
     peaks = []
-    for height, width in ((1024, 1024), (4096, 2048)):
+    for height, width in ((1024, 2048), (6144, 2048)):
         path = tmp_path / f"{height}.tif"
         write_image(path, np.ones((1, height, width), np.uint8), tiled=True, compress="deflate")
         done = subprocess.run(
@@ -485,7 +485,8 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
             env={**os.environ, "GDAL_CACHEMAX": "16"},
         )
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 30
+    # Held whole, the larger one's bands alone are 48 MB, its sums 192 MB; GDAL caches 16 MB.
+    assert peaks[1] - peaks[0] < 40
 
 
 def test_a_second_process_is_kept_off(tmp_path):
