@@ -106,7 +106,7 @@ def main() -> None:
     modules: dict[str, MoCo] = {name: build(name) for name in ("MoCo v2", "PCL", "HCSC")}
     for module in modules.values():
         module.to(device)
-        module.log = silent  # type: ignore[method-assign,assignment]
+        module.log = silent  # type: ignore[method-assign]
         if isinstance(module, HCSC):
             module.prototypes.adopt(encoded, found)
             module.clustered, module._steps = True, 0
@@ -119,7 +119,7 @@ def main() -> None:
         for name, module in modules.items():
 
             def step(module: MoCo = module) -> None:
-                module.training_step(batch, 1)["loss"].backward()
+                module.training_step(batch, 1)["loss"].backward()  # type: ignore[no-untyped-call]
 
             took = seconds(step, device, clock)
             if repetition:

@@ -135,30 +135,31 @@ def log_sums(
     if block_size is None:
         tile = _TILE.get(x.device.type, _DEVICE_TILE)
         block_size = max(1, min(_ROWS, tile // len(prototypes)))
-    parts = [inner(rows, scaled).logsumexp(1) for rows in torch.split(x, block_size)]
+    parts = [inner(rows, scaled).logsumexp(1) for rows in torch.split(_wide(x), block_size)]
     return torch.cat(parts) if parts else x.new_zeros(0)
 
 
 @torch.no_grad()
 def instance_keep(
     negatives: Float[Tensor, "r d"],
-    sums: Float[Tensor, " r"],
-    prototypes: Float[Tensor, "n d"],
-    phi: Float[Tensor, " n"],
+    sums: Float[Tensor, "l r"],
+    prototypes: Float[Tensor, "l n d"],
+    phi: Float[Tensor, "l n"],
     *,
     most: float = 1.0,
-) -> Float[Tensor, "n r"]:
+) -> Float[Tensor, "l n r"]:
     r"""Return the probability $1 - p(a(i) \mid n_j)$ that a key stays a negative of a query.
 
     Args:
         negatives: The queue $n_j$.
-        sums: Their :func:`log_sums` over all prototypes of the level.
-        prototypes: That of each query's own cluster, $C_{a(i)}$.
+        sums: Their :func:`log_sums` over all prototypes of each level.
+        prototypes: At each level that of each query's own cluster, $C_{a(i)}$.
         phi: Its concentration.
         most: Upper bound of the result. The released code's 0.999 drops one key in a thousand
             whatever it shows.
     """
-    return _keep(negatives, sums, prototypes, phi).clamp_(0.0, most)
+    keep = _keep(negatives, prototypes.flatten(0, 1), phi.flatten(), sums)
+    return keep.clamp_(0.0, most)
 
 
 @torch.no_grad()
@@ -178,7 +179,7 @@ def prototype_keep(
         parents: The prototype there of each query's cluster, $C^{l+1}_{a(i)}$.
         phi: Its concentration.
     """
-    return _keep(prototypes, sums, parents, phi).clamp_(1e-4, 0.999)
+    return _keep(prototypes, parents, phi, sums[None])[0].clamp_(1e-4, 0.999)
 
 
 def instance_logits(
@@ -200,20 +201,20 @@ def instance_logits(
 
 
 def instance_loss(
-    logits: Float[Tensor, "n c"], drop: Bool[Tensor, "n r"] | None, masking: Masking = "exclude"
-) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of column 0, dropped negatives left out.
+    logits: Float[Tensor, "n c"], drop: Bool[Tensor, "l n r"] | None, masking: Masking = "exclude"
+) -> Float[Tensor, " l"]:
+    """Return the mean cross-entropy of column 0 for each of ``l`` sets of dropped negatives.
 
     Args:
         logits: Of :func:`instance_logits`.
-        drop: Which negatives are dropped, ``r = c - 1``; None for none.
+        drop: Which negatives are dropped, ``r = c - 1``; None for none, and a single loss.
         masking: ``"exclude"`` leaves them out (paper); ``"multiply"`` gives them a logit of 0,
             which stays in the sum (released code).
     """
-    target = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-    if drop is not None:
-        logits = logits.masked_fill(F.pad(drop, (1, 0)), _fill(masking))
-    return F.cross_entropy(logits, target)
+    if drop is None:
+        drop = logits.new_zeros(1, len(logits), logits.shape[1] - 1, dtype=torch.bool)
+    kept = logits.masked_fill(F.pad(drop, (1, 0)), _fill(masking))
+    return kept.logsumexp(2).mean(1) - logits[:, 0].mean()
 
 
 def prototype_logits(
@@ -283,13 +284,18 @@ def total_loss(
 
 
 def _scaled(prototypes: Tensor, phi: Tensor) -> Tensor:
+    prototypes = _wide(prototypes)
     return prototypes / phi.to(prototypes.dtype).clamp(min=_LEAST_PHI)[:, None]
 
 
-def _keep(x: Tensor, sums: Tensor, prototypes: Tensor, phi: Tensor) -> Tensor:
-    """Return $1 - p$ for a prototype a query (rows) and all of ``x`` (columns)."""
-    log_p = inner(_scaled(prototypes, phi), x).sub_(sums)
-    return log_p.exp_().neg_().add_(1)
+def _keep(x: Tensor, prototypes: Tensor, phi: Tensor, sums: Tensor) -> Tensor:
+    """Return $1 - p$ of all of ``x`` (columns) for each prototype, whose level has ``sums``."""
+    log_p = inner(_scaled(prototypes, phi), _wide(x)).view(len(sums), -1, len(x))
+    return log_p.sub_(sums[:, None]).exp_().neg_().add_(1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _fill(masking: Masking) -> float:

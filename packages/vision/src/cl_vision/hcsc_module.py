@@ -142,13 +142,13 @@ class HCSC(MoCo):
         with torch.autocast(q.device.type, enabled=False):
             clusters = self._clusters(batch)
             negatives = self.queue.features.to(q.dtype, copy=True)  # changes before backward
-            drops = self._instance_drops(negatives, clusters, own)
-            self._measure(drops, batch)
+            drop = self._instance_drops(negatives, clusters, own)
+            self._measure(drop, batch)
             instance, prototype = [], []
             for view, query in enumerate(queries):
                 selected = view == 0 or self.hyper.selection_on_local
                 instance.append(
-                    self._instance(query, k, negatives, drops if selected else [None], own)
+                    self._instance(query, k, negatives, drop if selected else None, own)
                 )
                 prototype.append(self._prototype(query, clusters))
             loss = hcsc.total_loss(instance, prototype, self.hyper.switches.level_reduction)
@@ -194,32 +194,33 @@ class HCSC(MoCo):
 
     def _instance_drops(
         self, negatives: Tensor, clusters: list[Tensor], own: Tensor | None
-    ) -> list[Bool[Tensor, "n r"] | None]:
-        """Draw which keys are no negatives of each query, a mask a level."""
+    ) -> Bool[Tensor, "l n r"] | None:
+        """Draw which keys are no negatives of each query, at each level."""
         if not self.hyper.instance_selection:
-            return [None]
-        drops: list[Tensor | None] = []
-        for level, sums, c in zip(self.prototypes, self.queue_sums, clusters, strict=True):
-            keep = hcsc.instance_keep(
-                negatives, sums, level.vectors[c], level.phi[c], most=self._most_kept
-            )
-            drop = torch.rand_like(keep) >= keep
-            drops.append(drop if own is None else drop & ~own)
-        return drops
+            return None
+        places = list(zip(self.prototypes, clusters, strict=True))
+        keep = hcsc.instance_keep(
+            negatives,
+            self.queue_sums,
+            torch.stack([level.vectors[c] for level, c in places]),
+            torch.stack([level.phi[c] for level, c in places]),
+            most=self._most_kept,
+        )
+        drop = torch.rand_like(keep) >= keep
+        return drop if own is None else drop & ~own
 
     def _instance(
         self,
         q: Tensor,
         k: Tensor,
         negatives: Tensor,
-        drops: list[Tensor | None],
+        drop: Tensor | None,
         own: Tensor | None,
     ) -> Float[Tensor, " l"]:
         logits = hcsc.instance_logits(q, k, negatives, self.hyper.temperature)
         if own is not None:
             logits = logits.masked_fill(nn.functional.pad(own, (1, 0)), -torch.inf)
-        masking = self.hyper.switches.masking
-        return torch.stack([hcsc.instance_loss(logits, drop, masking) for drop in drops])
+        return hcsc.instance_loss(logits, drop, self.hyper.switches.masking)
 
     def _prototype(self, q: Tensor, clusters: list[Tensor]) -> Float[Tensor, " l"]:
         switches = self.hyper.switches
@@ -252,20 +253,20 @@ class HCSC(MoCo):
             return
         keys = self.queue.features[slots]
         for level, sums in zip(self.prototypes, self.queue_sums, strict=True):
-            sums[slots] = hcsc.log_sums(keys, level.vectors, level.phi)
+            sums[slots] = hcsc.log_sums(keys, level.vectors, level.phi).to(sums)
 
     @torch.no_grad()
-    def _measure(self, drops: list[Tensor | None], batch: Batch) -> None:
+    def _measure(self, drop: Tensor | None, batch: Batch) -> None:
         """Count how often a dropped key, and any key, has the query's label."""
         self._steps += 1
-        if self._tally is None or self._steps % _MEASURED != 1:
+        if self._tally is None or drop is None or self._steps % _MEASURED != 1:
             return
         ids = self.queue.ids
         labels = self.prototypes.labels[ids.clamp(min=0)]
         known = (ids >= 0) & (labels >= 0) & (batch.label[:, None] >= 0)
         same = known & (batch.label[:, None] == labels)
-        masks = [known & drop for drop in drops if drop is not None] + [known]
-        self._tally += torch.stack([torch.stack([(same & m).sum(), m.sum()]) for m in masks])
+        for tally, mask in zip(self._tally, (*drop, known), strict=True):
+            tally += torch.stack([(same & mask).sum(), (known & mask).sum()])
 
     def _same_on_every_rank(self) -> tuple[str, ...]:
         return "queue.", "queue_sums", "prototypes."

@@ -39,9 +39,17 @@ __all__ = ["Batch", "MoCo", "require_queue"]
 class Batch(Protocol):
     """What a step needs of a batch of :class:`~cl_core.images.ImageDataset` and its like."""
 
-    views: Any  # (n, c, h, w) each
-    label: Any  # (n,), -1 for none
-    row: Any  # (n,)
+    @property
+    def views(self) -> Any:
+        """Images ``(n, c, h, w)`` of each view."""
+
+    @property
+    def label(self) -> Any:
+        """Class of each image ``(n,)``, -1 for none."""
+
+    @property
+    def row(self) -> Any:
+        """Number of each image in the data set ``(n,)``."""
 
 
 def require_queue(queue: int, batch: int) -> None:
@@ -135,8 +143,9 @@ class MoCo(L.LightningModule):
         """Return the loss against the queue, without the negatives ``own``."""
         if own is None:
             return info_nce(q, k, self.hyper.temperature, negatives=self.queue.features)
-        negatives = self.queue.features.clone()  # which changes before the backward pass
-        return instance_loss(instance_logits(q, k, negatives, self.hyper.temperature), own)
+        negatives = self.queue.features.to(q.dtype, copy=True)  # it changes before backward
+        logits = instance_logits(q, k, negatives, self.hyper.temperature)
+        return instance_loss(logits, own[None])[0]
 
     def own_keys(self, batch: Batch) -> Bool[Tensor, "n r"] | None:
         """Return which keys are earlier ones of the query's own image; None if they may stay."""
