@@ -152,7 +152,11 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
             knn_every=self.knn_every,
             spectrum_every=self.spectrum_every,
         )
-        self.optimizer_hyper()  # refuses what is out of range
+        warmup = self.optimizer_hyper().warmup_epochs  # which refuses what is out of range
+        if warmup >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be fewer than the {self.epochs} epochs, got {warmup:g}"
+            )
 
     def optimizer_hyper(self) -> OptimizerHyper:
         """Optimiser and schedule, what was not given filled in by the method."""
