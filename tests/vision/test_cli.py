@@ -233,7 +233,7 @@ def test_the_demo_needs_nothing_and_can_be_repeated(tmp_path, capsys):
 
 def test_a_killed_run_resumed_ends_as_if_never_stopped(tmp_path):
     data = write_folder(tmp_path / "images")
-    own = words("hcsc", data, tmp_path, "--hcsc.warmup_epochs", "1", "--epochs", "40")
+    own = words("hcsc", data, tmp_path, "--hcsc.warmup_epochs", "1", "--epochs", "12")
     own += ["--trainer.checkpoint_every", "1"]
     out = own.index("--out")
     del own[out : out + 2]
@@ -246,7 +246,7 @@ def test_a_killed_run_resumed_ends_as_if_never_stopped(tmp_path):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert 3 < len(losses(killed)) < 40
+    assert 3 < len(losses(killed)) < 12
     assert not (killed / "model.json").exists()
     assert main([*own, "--out", str(killed), "--resume"]) == 0
     assert main([*own, "--out", str(whole)]) == 0
