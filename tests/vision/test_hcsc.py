@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from cl_core.kmeans import build_hierarchy
@@ -187,3 +189,86 @@ def test_the_paper_equals_its_reference_in_float64(golden, name):
     torch.testing.assert_close(total.detach(), case["paper_loss_total"], **PAPER)
     total.backward()
     torch.testing.assert_close(q.grad, case["paper_grad_q"], rtol=1e-6, atol=1e-6)
+
+
+# --- laws
+
+
+def unit(*shape: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(2, 8), st.integers(1, 20), st.integers(0, 999))
+def test_the_drop_probabilities_of_a_key_add_up_to_one_over_all_clusters(k, r, seed):
+    queue, prototypes = unit(r, 5, seed=seed), unit(k, 5, seed=seed + 1)
+    phi = 0.05 + torch.rand(k, generator=torch.Generator().manual_seed(seed))
+    sums = log_sums(queue, prototypes, phi, block_size=3)
+    keep = instance_keep(queue, sums[None], prototypes[None], phi[None])  # a query of each cluster
+    torch.testing.assert_close((1 - keep[0]).sum(0), torch.ones(r), rtol=1e-4, atol=1e-4)
+
+
+def test_a_key_is_dropped_most_for_queries_of_its_own_cluster():
+    prototypes, phi = torch.eye(4), torch.full((4,), 0.2)
+    queue = prototypes[[2, 0]]
+    sums = log_sums(queue, prototypes, phi)
+    keep = instance_keep(queue, sums[None], prototypes[None], phi[None])[0]
+    assert keep.argmin(0).tolist() == [2, 0]  # not the cluster that is nearest to the query
+    assert keep[2, 0] < 0.03
+
+
+def test_prototypes_under_the_query_s_parent_are_dropped_most():
+    fine, coarse, phi = torch.eye(4), F.normalize(torch.eye(4)[:2] + torch.eye(4)[2:]), 0.1
+    phis = torch.full((2,), phi)
+    sums = log_sums(fine, coarse, phis)
+    keep = prototype_keep(fine, sums, coarse[[1]], phis[[1]])[0]
+    assert (keep[[1, 3]] < 0.01).all()
+    assert (keep[[0, 2]] > 0.99).all()
+
+
+def test_a_query_keeps_its_own_prototype_whatever_is_drawn():
+    logits, c = (
+        torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([2, 0, 3]),
+    )
+    everything = torch.ones(3, 4, dtype=torch.bool)
+    assert prototype_loss(logits, c, everything) == 0
+    multiplied = prototype_loss(logits, c, everything, "multiply")
+    expected = torch.zeros(3, 4).scatter(1, c[:, None], logits.gather(1, c[:, None]))
+    torch.testing.assert_close(multiplied, F.cross_entropy(expected, c))
+
+
+@pytest.mark.parametrize("temperature", [0.2, 0.005])
+def test_losses_stay_finite_when_every_negative_is_dropped(temperature):
+    q = unit(4, 3, seed=0).requires_grad_()
+    logits = instance_logits(q, unit(4, 3, seed=1), unit(9, 3, seed=2), temperature)
+    losses = instance_loss(logits, torch.ones(2, 4, 9, dtype=torch.bool))
+    assert losses.tolist() == pytest.approx([0, 0], abs=1e-5)
+    losses.sum().backward()
+    assert q.grad.isfinite().all()
+
+
+def test_each_set_of_dropped_negatives_has_its_own_loss():
+    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    drop = torch.rand(3, 5, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+    losses = instance_loss(logits, drop)
+    for mask, loss in zip(drop, losses, strict=True):
+        terms = []
+        for row, hidden in zip(logits.double(), mask, strict=True):
+            kept = torch.cat([row[:1], row[1:][~hidden]])
+            terms.append(float(kept.logsumexp(0) - row[0]))
+        assert float(loss) == pytest.approx(sum(terms) / 5, rel=1e-5)
+
+
+def test_released_negatives_leave_out_the_batch_s_own_and_the_last():
+    assert batch_negatives(torch.tensor([1, 4, 1]), 6).tolist() == [0, 2, 3, 5]
+    assert batch_negatives(torch.tensor([0, 1, 2]), 2).tolist() == []
+    loss = prototype_loss(torch.eye(3), torch.arange(3), None, negatives=torch.empty(0).long())
+    assert loss == 0
+
+
+def test_instance_terms_alone_depend_on_the_reduction():
+    instance = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0])]
+    prototype = [torch.tensor([1.0, 3.0]), torch.tensor([5.0, 7.0])]
+    assert total_loss(instance, prototype, "mean") == 2 + 4 + 2 + 6
+    assert total_loss(instance, prototype, "sum") == 6 + 4 + 2 + 6

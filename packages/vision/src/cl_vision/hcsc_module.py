@@ -106,7 +106,8 @@ class HCSC(MoCo):
         self._steps = 0
         self._tally = None
         if self.hyper.instance_selection and bool((self.prototypes.labels >= 0).any()):
-            self._tally = self.queue_sums.new_zeros(len(self.prototypes) + 1, 2)
+            shape = len(self.prototypes) + 1, 2
+            self._tally = self.queue_sums.new_zeros(shape, dtype=torch.float64)
 
     def estimate(self) -> tuple[Encoded, Estimate]:
         """Estimate the prototypes by the present key encoder; every rank has to call it.
