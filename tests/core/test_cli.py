@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ class Inner:
 
     devices: int = 1
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise ValueError(f"inner.devices must be at least 1, got {self.devices}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,12 @@ def switches(config: Config) -> str:
     return f"{config.again} {config.inner.strict}"
 
 
+def clears(config: Config) -> str:
+    for name in ("RANK", "WORLD_SIZE"):
+        os.environ.pop(name)
+    return "the second process speaks"
+
+
 def refuse(config: Config) -> None:
     raise InputError(f"{config.data} is\nnot there; name another file")
 
@@ -78,6 +89,7 @@ HERE = __name__
 COMMANDS = {
     "show": (Config, f"{HERE}:show"),
     "switches": (Config, f"{HERE}:switches"),
+    "clears": (Config, f"{HERE}:clears"),
     "refuse": (Config, f"{HERE}:refuse"),
     "diverge": (Config, f"{HERE}:diverge"),
     "crash": (Config, f"{HERE}:crash"),
@@ -124,6 +136,15 @@ def test_of_several_processes_the_first_prints(capsys, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         assert run("show", "--data", "x") == 0
         assert capsys.readouterr().out == shown
+
+
+def test_a_launcher_that_clears_its_variables_does_not_make_every_process_the_first(
+    capsys, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run("clears", "--data", "x") == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_nested_verbs_reach_their_command(capsys):
@@ -180,6 +201,7 @@ def test_a_switch_alone_means_yes(argv, expected, capsys):
         (["show", "--data", "x", "--config", "absent.yaml"], ["--config", "absent.yaml"]),
         (["show", "--data", "x", "--recipe", "slo"], ["no recipe 'slo'", "did you mean slow"]),
         (["show", "--data", "x", "--inner.devices", "two"], ["--inner.devices", "two"]),
+        (["show", "--data", "x", "--inner.devices", "0"], ["inner.devices must be at least 1"]),
         (["sing"], ["sing", "show"]),
         ([], ["show"]),
         (["refuse", "--data", "x"], ["x is not there; name another file"]),

@@ -91,10 +91,11 @@ def run_program(
         The exit code: 0 done, 1 failed, 2 something the user can mend, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    first = launched_rank() == 0  # a launcher's variables may be gone after a training
     try:
         run, config = _parse(name, commands, arguments, recipes)
         result = run(config)
-        if result is not None and launched_rank() == 0:
+        if result is not None and first:
             print(result, flush=True)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -115,7 +116,11 @@ def _parse(name: str, commands: CommandTable, argv: list[str], recipes: str | No
     parser = _Parser(prog=name, version=importlib.metadata.version(name))
     argv = _spell_out_switches(argv, commands)
     _add_commands(parser, commands, argv, recipes)
-    values = parser.instantiate(parser.parse_args(argv))
+    parsed = parser.parse_args(argv)
+    try:
+        values = parser.instantiate(parsed)  # makes the nested groups of options
+    except ValueError as error:
+        raise InputError(str(error)) from error
     entry: Any = commands
     while isinstance(entry, Mapping):
         verb = values["command"]
