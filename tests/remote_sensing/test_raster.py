@@ -196,7 +196,7 @@ def test_a_band_tagged_alpha_is_taken_for_a_band_on_request(tmp_path: Path) -> N
     assert scene.colors[3] == "undefined"
     np.testing.assert_array_equal(pixels.values, values)
     assert pixels.valid.all()
-    with pytest.raises(InputError, match=r"band 4 is tagged as alpha.*--ignore-alpha-tag"):
+    with pytest.raises(InputError, match=r"band 4 is tagged as alpha.*--ignore_alpha_tag"):
         open_scene(path, bands=["4"])
 
 

@@ -49,7 +49,7 @@ def select_bands(
         if not bands:
             raise InputError(
                 f"{path}: its only band is tagged as alpha; if it is an image, "
-                "give --ignore-alpha-tag"
+                "give --ignore_alpha_tag"
             )
         return bands
     bands = tuple(_find(dataset, one.strip()) for one in wanted)
@@ -61,7 +61,7 @@ def select_bands(
         if band in alpha:
             raise InputError(
                 f"{path}: band {band} is tagged as alpha, a mask; if it is an image band all the "
-                "same, give --ignore-alpha-tag"
+                "same, give --ignore_alpha_tag"
             )
     return bands
 

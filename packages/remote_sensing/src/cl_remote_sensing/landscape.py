@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from affine import Affine
 from numpy.typing import NDArray
 
 from cl_core.runs import write_atomic
@@ -152,7 +153,7 @@ def _write(path: Path, values: NDArray[Any], *, nodata: int, names: tuple[str, .
         "height": height,
         "width": width,
         "crs": "EPSG:32633",
-        "transform": rasterio.transform.from_origin(*_CORNER, _PIXEL, _PIXEL),
+        "transform": Affine(_PIXEL, 0, _CORNER[0], 0, -_PIXEL, _CORNER[1]),
         "nodata": nodata,
         "tiled": True,
         "blockxsize": 256,
