@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl_core.backbones import build_backbone
+from cl_vision.estimate import Encoded, estimate
 from cl_vision.hcsc_module import HCSC
 from cl_vision.hyper import HCSCHyper, MoCoHyper, OptimizerHyper
 from cl_vision.moco import MoCo
-from cl_vision.prototypes import Encoded, estimate
 
 IMAGES, QUEUE = 50_000, 16_384
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cl_core.distributed import gather_rows
 from cl_core.matmul import inner
 from cl_core.runs import Run, write_atomic
-from cl_vision.prototypes import Encoded
+from cl_vision.estimate import Encoded
 
 if TYPE_CHECKING:
     from cl_vision.hcsc_module import HCSC

@@ -1,7 +1,8 @@
 """HCSC's training: MoCo v2 whose negatives are selected by clusters estimated anew every epoch.
 
-`hcsc` has the paper's equations, `prototypes` the clusters. An epoch from the warm-up's end on
-begins with the features of all images, by the key encoder in eval mode, and their clustering.
+`hcsc` has the paper's equations, `estimate` and `prototypes` the clusters. An epoch from the
+warm-up's end on begins with the features of all images, by the key encoder in eval mode, and their
+clustering.
 """
 
 from __future__ import annotations
@@ -19,17 +20,11 @@ from cl_core.distributed import sum_over_ranks, world_size
 from cl_core.errors import InputError
 from cl_core.evaluation.features import frozen
 from cl_vision import hcsc
+from cl_vision.estimate import Encoded, Estimate, encode_shard, estimate
 from cl_vision.hyper import HCSCHyper
-from cl_vision.moco import Batch, MoCo, _unit
+from cl_vision.moco import Batch, MoCo, unit_rows
 from cl_vision.optimisation import OptimizerHyper
-from cl_vision.prototypes import (
-    Encoded,
-    Estimate,
-    Prototypes,
-    encode_shard,
-    estimate,
-    suggest_clusters,
-)
+from cl_vision.prototypes import Prototypes, suggest_clusters
 
 __all__ = ["HCSC"]
 
@@ -178,10 +173,10 @@ class HCSC(MoCo):
     def _encode(self, batch: Batch) -> Tensor:
         images = move_data_to_device(batch.views[0], self.device)
         if self._trainer is None:
-            return _unit(self.key(images))
+            return unit_rows(self.key(images))
         precision = self.trainer.precision_plugin
         with precision.forward_context():
-            return _unit(self.key(precision.convert_input(images)))
+            return unit_rows(self.key(precision.convert_input(images)))
 
     def _clusters(self, batch: Batch) -> list[Int[Tensor, " n"]]:
         clusters = self.prototypes.clusters_of(batch.row)

@@ -32,7 +32,7 @@ from cl_vision.hcsc import instance_logits, instance_loss
 from cl_vision.hyper import MoCoHyper
 from cl_vision.optimisation import OptimizerHyper, configure
 
-__all__ = ["Batch", "MoCo", "require_queue"]
+__all__ = ["Batch", "MoCo", "require_queue", "unit_rows"]
 
 
 @runtime_checkable
@@ -121,18 +121,18 @@ class MoCo(L.LightningModule):
     def query(self, images: Tensor) -> tuple[Tensor, Float[Tensor, "n d"]]:
         """Return representations and queries of unit length, in float32 or wider."""
         h = self.encoder(images)
-        return h, _unit(self.projector(h))
+        return h, unit_rows(self.projector(h))
 
     @torch.no_grad()
     def keys(self, images: Tensor) -> Float[Tensor, "n d"]:
         """Return keys of unit length, computed as ``hyper.batch_norm`` says."""
         world, n = world_size(), len(images)
         if world == 1 or self.hyper.batch_norm != "shuffle":
-            return _unit(self.key(images))
+            return unit_rows(self.key(images))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.global_step))
         order = torch.randperm(n * world, generator=generator).to(images.device)
         mine = slice(rank() * n, (rank() + 1) * n)
-        k = _unit(self.key(gather_rows(images, grad=False)[order[mine]]))
+        k = unit_rows(self.key(gather_rows(images, grad=False)[order[mine]]))
         return gather_rows(k, grad=False)[order.argsort()[mine]]
 
     def objective(self, q: Tensor, k: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -176,5 +176,6 @@ class MoCo(L.LightningModule):
         require_queue(self.hyper.queue, len(batch.row) * world_size())
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit_rows(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Scale rows to unit length, in float32 or wider."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
