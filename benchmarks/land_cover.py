@@ -117,7 +117,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=24, help="of pretraining, 34 steps each")
-    parser.add_argument("--short", type=int, default=12, help="epochs of a short pretraining")
     arguments = parser.parse_args()
     arguments.data = arguments.data.resolve()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -127,7 +126,6 @@ def main() -> None:
     (arguments.work / "legend.yaml").write_text(LEGEND)
 
     runs = {method: pretrained(method, arguments.epochs, arguments) for method in METHODS}
-    short = pretrained("GLCNet", arguments.short, arguments)
 
     chosen: dict[str, str] = {}
     lines = ["| pretraining | loaded, learning rate | val kappa | val mIoU |", "|---|---|---|---|"]
@@ -138,7 +136,6 @@ def main() -> None:
         runs["global only"],
         {name: options for name, options in CHOICES.items() if name.startswith("encoder")},
     )
-    tried[f"GLCNet, {STEPS * arguments.short} steps"] = (short, {"all, 1e-3": CHOICES["all, 1e-3"]})
     for method, (run, choices) in tried.items():
         best = -2.0
         for choice, options in choices.items():
@@ -170,7 +167,7 @@ def main() -> None:
             table.append(f"| {count} ({share}) | {method} | {' | '.join(cells)} |")
             print(table[-1], flush=True)
     retrieval = ["| pretraining | tiles found again | regions found again |", "|---|---|---|"]
-    for method, run in {**runs, f"GLCNet, {STEPS * arguments.short} steps": short}.items():
+    for method, run in runs.items():
         found = figures(run)
         tile, region = found["retrieval/tile"], found["retrieval/region"]
         retrieval.append(f"| {method} | {tile:.0%} | {region:.0%} |")

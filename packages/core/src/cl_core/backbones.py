@@ -104,8 +104,8 @@ def build_backbone(
     """Build an image encoder; nothing is downloaded unless ``pretrained`` is asked for.
 
     Args:
-        name: One of :data:`RESNETS` (torchvision's), or a model that timm knows; ``timm/NAME``
-            says that it is timm's.
+        name: One of :data:`RESNETS` (torchvision's), a small ResNet by its widths such as
+            ``resnet-16-32-128``, or a model that timm knows; ``timm/NAME`` says that it is timm's.
         in_channels: Channels of the images. Weights made for RGB are adapted by the rule of
             :func:`cl_core.weights.adapt_channels`.
         stem: ``imagenet`` is the library's own; ``cifar`` is a 3x3 convolution of stride 1 without
