@@ -24,11 +24,11 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
-from cl_remote_sensing.mapping import map_scene
-from cl_remote_sensing.network import build_network
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.prediction import predictor
-from cl_remote_sensing.raster import open_scene
+from cl_remote_sensing.mapping.prediction import predictor
+from cl_remote_sensing.mapping.scene_map import map_scene
+from cl_remote_sensing.networks.network import build_network
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import open_scene
 
 RESULTS = Path(__file__).parent / "results" / "mapping.md"
 BANDS, CLASSES = 4, 5

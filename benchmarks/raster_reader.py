@@ -30,17 +30,17 @@ import rasterio
 import torch
 from affine import Affine
 
-from cl_remote_sensing.raster import open_scene
-from cl_remote_sensing.windows import Window, grid
+from cl_remote_sensing.rasters.raster import open_scene
+from cl_remote_sensing.rasters.windows import Window, grid
 
 BLOCK, BANDS = 512, 4
 
 MEASURE = """
 import sys
 import numpy as np
-from cl_remote_sensing.raster import open_scene
-from cl_remote_sensing.statistics import band_statistics
-from cl_remote_sensing.windows import Window
+from cl_remote_sensing.rasters.raster import open_scene
+from cl_remote_sensing.rasters.statistics import band_statistics
+from cl_remote_sensing.rasters.windows import Window
 
 def megabytes():  # the peak so far; what getrusage gives begins with the parent's
     with open("/proc/self/status") as status:

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cl_remote_sensing.augment import (
+from cl_remote_sensing.labels.legend import IGNORE
+from cl_remote_sensing.views.augment import (
     FineTuneAugment,
     ViewColors,
     jitter_bands,
     jitter_hsv,
     rgb_bands,
 )
-from cl_remote_sensing.legend import IGNORE
-from cl_remote_sensing.radiometry import (
+from cl_remote_sensing.views.radiometry import (
     BLUR_KERNELS,
     blur,
     brightness_contrast,

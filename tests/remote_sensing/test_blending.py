@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_remote_sensing.blending import RollingStrip, coverage, roll_up, window_weights
-from cl_remote_sensing.prediction import predictor, symmetric
-from cl_remote_sensing.windows import starts
+from cl_remote_sensing.mapping.blending import RollingStrip, coverage, roll_up, window_weights
+from cl_remote_sensing.mapping.prediction import predictor, symmetric
+from cl_remote_sensing.rasters.windows import starts
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "glcnet.npz", allow_pickle=False)
 

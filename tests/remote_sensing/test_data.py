@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from cl_core.loader import make_loader
 from cl_remote_sensing.data import LabelledTiles, UnlabelledTiles, super_window
-from cl_remote_sensing.labels import IGNORE, open_labels
-from cl_remote_sensing.legend import Legend, default_colors
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.raster import Scene, open_scene
-from cl_remote_sensing.tiles import build_index
-from cl_remote_sensing.windows import Window
+from cl_remote_sensing.labels.legend import Legend, default_colors
+from cl_remote_sensing.labels.scene_labels import IGNORE, open_labels
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import Scene, open_scene
+from cl_remote_sensing.rasters.windows import Window
+from cl_remote_sensing.tiles.build import build_index
 
 GRID = Affine(10, 0, 300000, 0, -10, 4100000)
 LEGEND = Legend(("a", "b", "c"), (10, 30, 50), default_colors(3))

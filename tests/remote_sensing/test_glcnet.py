@@ -31,11 +31,11 @@ from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
-from cl_remote_sensing.deeplab import ASPP, PaperDecoder
 from cl_remote_sensing.glcnet import GLCNet, glcnet_loss, nt_xent, region_means, style_vector
 from cl_remote_sensing.hyper import GLCNetHyper
-from cl_remote_sensing.network import SegmentationNetwork, build_network
-from cl_remote_sensing.views import TwoViews, ViewPair
+from cl_remote_sensing.networks.deeplab import ASPP, PaperDecoder
+from cl_remote_sensing.networks.network import SegmentationNetwork, build_network
+from cl_remote_sensing.views.two_views import TwoViews, ViewPair
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "glcnet.npz")
 DTYPES = [(torch.float64, 1e-9), (torch.float32, 1e-5)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cl_core.errors import InputError
-from cl_remote_sensing.journal import Journal
+from cl_remote_sensing.mapping.journal import Journal
 
 KEY = {"model": "a", "size": (3, 4)}
 TYPES = ("uint8", "float32")

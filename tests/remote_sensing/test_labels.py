@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
-from cl_remote_sensing.labels import IGNORE, open_labels, pair_labels
-from cl_remote_sensing.legend import Legend, default_colors
-from cl_remote_sensing.raster import open_scene
-from cl_remote_sensing.windows import Window
+from cl_remote_sensing.labels.legend import Legend, default_colors
+from cl_remote_sensing.labels.scene_labels import IGNORE, open_labels, pair_labels
+from cl_remote_sensing.rasters.raster import open_scene
+from cl_remote_sensing.rasters.windows import Window
 
 GRID = Affine(10, 0, 300000, 0, -10, 4100000)
 LEGEND = Legend(

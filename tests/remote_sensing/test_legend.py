@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_core.errors import InputError
-from cl_remote_sensing.legend import IGNORE, Legend, default_colors
+from cl_remote_sensing.labels.legend import IGNORE, Legend, default_colors
 
 KOREA = Legend(
     ("building", "road", "field"), (10, 30, 50), ((255, 0, 0), (90, 90, 90), (250, 240, 10))

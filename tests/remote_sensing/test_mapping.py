@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from cl_core.errors import InputError
-from cl_remote_sensing.area import area_table, count_rows, pixel_areas
-from cl_remote_sensing.mapping import map_scene
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.prediction import predictor
-from cl_remote_sensing.raster import open_scene
-from cl_remote_sensing.windows import Window
+from cl_remote_sensing.mapping.area import area_table, count_rows, pixel_areas
+from cl_remote_sensing.mapping.prediction import predictor
+from cl_remote_sensing.mapping.scene_map import map_scene
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import open_scene
+from cl_remote_sensing.rasters.windows import Window
 
 BANDS = 3
 NAMES = ("water", "field", "forest", "city")
@@ -461,9 +461,9 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
     code = """
         import resource, sys, torch
         from pathlib import Path
-        from cl_remote_sensing.mapping import map_scene
-        from cl_remote_sensing.normalization import Normalization
-        from cl_remote_sensing.raster import open_scene
+        from cl_remote_sensing.mapping.scene_map import map_scene
+        from cl_remote_sensing.rasters.normalization import Normalization
+        from cl_remote_sensing.rasters.raster import open_scene
         norm = Normalization(
             mode="uint8", low=(0.0,), high=(255.0,), mean=(100.0,), std=(50.0,)
         )

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_remote_sensing.geometry import Geometry, draw_crop, draw_flip, draw_turns, source_ids
-from cl_remote_sensing.matching import check_region, default_region_size, select_regions
+from cl_remote_sensing.views.geometry import Geometry, draw_crop, draw_flip, draw_turns, source_ids
+from cl_remote_sensing.views.matching import check_region, default_region_size, select_regions
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "glcnet.npz")
 FLIP = {1: "horizontal", 0: "vertical", -1: "both", 2: "none"}

@@ -13,9 +13,9 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from cl_core.errors import InputError
-from cl_remote_sensing.mosaic import write_vrt
-from cl_remote_sensing.raster import Scene, open_scene
-from cl_remote_sensing.windows import Window
+from cl_remote_sensing.rasters.mosaic import write_vrt
+from cl_remote_sensing.rasters.raster import Scene, open_scene
+from cl_remote_sensing.rasters.windows import Window
 
 NORTH = Affine(10, 0, 500_000, 0, -10, 4_000_000)
 ROTATED = Affine(8, 6, 500_000, 6, -8, 4_000_000)

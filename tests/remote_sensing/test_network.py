@@ -9,8 +9,8 @@ from torchvision.models import resnet18
 
 from cl_core.errors import InputError
 from cl_core.weights import adapt_channels
-from cl_remote_sensing.deeplab import ASPP, use_short_taps
-from cl_remote_sensing.network import (
+from cl_remote_sensing.networks.deeplab import ASPP, use_short_taps
+from cl_remote_sensing.networks.network import (
     SegmentationNetwork,
     build_network,
     load_backbone,

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_remote_sensing.normalization import Mode, Normalization
-from cl_remote_sensing.raster import Pixels
-from cl_remote_sensing.statistics import BandStatistics
+from cl_remote_sensing.rasters.normalization import Mode, Normalization
+from cl_remote_sensing.rasters.raster import Pixels
+from cl_remote_sensing.rasters.statistics import BandStatistics
 
 MODES: tuple[Mode, ...] = ("zscore", "percentile", "uint8")
 

@@ -21,15 +21,15 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from cl_core.errors import InputError
-from cl_remote_sensing import handles
-from cl_remote_sensing.raster import (
+from cl_remote_sensing.rasters import handles
+from cl_remote_sensing.rasters.raster import (
     Scene,
     UnreadableWindowError,
     handle,
     open_scene,
     open_scenes,
 )
-from cl_remote_sensing.windows import Window, blockwise
+from cl_remote_sensing.rasters.windows import Window, blockwise
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

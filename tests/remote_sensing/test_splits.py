@@ -11,19 +11,24 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
-from cl_remote_sensing.ground import Ground, components, overlapping, overlapping_within_scenes
-from cl_remote_sensing.labels import open_labels
-from cl_remote_sensing.legend import Legend, default_colors
-from cl_remote_sensing.raster import Scene, open_scene
-from cl_remote_sensing.splits import (
+from cl_remote_sensing.labels.legend import Legend, default_colors
+from cl_remote_sensing.labels.scene_labels import open_labels
+from cl_remote_sensing.rasters.raster import Scene, open_scene
+from cl_remote_sensing.rasters.windows import grid
+from cl_remote_sensing.tiles.build import TileIndex, merge
+from cl_remote_sensing.tiles.ground import (
+    Ground,
+    components,
+    overlapping,
+    overlapping_within_scenes,
+)
+from cl_remote_sensing.tiles.splits import (
     class_counts,
     few_labels,
     keep_labelled,
     refuse_overlap,
     spatial_split,
 )
-from cl_remote_sensing.tiles import TileIndex, merge
-from cl_remote_sensing.windows import grid
 
 GRID = Affine(10, 0, 300000, 0, -10, 4100000)
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from rasterio.enums import Resampling
 
 from cl_core.errors import InputError
-from cl_remote_sensing import statistics
-from cl_remote_sensing.raster import Scene, open_scene
-from cl_remote_sensing.statistics import BandStatistics, band_statistics
-from cl_remote_sensing.windows import Window, grid
+from cl_remote_sensing.rasters import statistics
+from cl_remote_sensing.rasters.raster import Scene, open_scene
+from cl_remote_sensing.rasters.statistics import BandStatistics, band_statistics
+from cl_remote_sensing.rasters.windows import Window, grid
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glcnet.npz"
 NORTH = Affine(10, 0, 500_000, 0, -10, 4_000_000)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_core.errors import InputError
-from cl_remote_sensing.raster import open_scene
-from cl_remote_sensing.tiles import TileIndex, build_index, merge, read_windows
-from cl_remote_sensing.windows import Window, grid
+from cl_remote_sensing.rasters.raster import open_scene
+from cl_remote_sensing.rasters.windows import Window, grid
+from cl_remote_sensing.tiles.build import TileIndex, build_index, merge, read_windows
 
 GRID = Affine(10, 0, 300000, 0, -10, 4100000)
 
@@ -80,7 +80,7 @@ def test_shares_do_not_depend_on_the_pieces_that_are_read(
     scene = open_scene(write(folder / "a.tif", values, nodata=0, blockysize=3))
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr("cl_remote_sensing.tiles._CHUNK", pixels)
+        context.setattr("cl_remote_sensing.tiles.build._CHUNK", pixels)
         index = build_index([scene], size=size, stride=stride, min_valid=0)
     windows = grid(height, width, size=size, stride=stride)
     shares = [values[0, w.row :, w.col :][: w.height, : w.width].mean() for w in windows]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from cl_remote_sensing.geometry import source_ids
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.views import TwoViews, ViewPair
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.views.geometry import source_ids
+from cl_remote_sensing.views.two_views import TwoViews, ViewPair
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "glcnet.npz")
 RGB = ("red", "green", "blue")

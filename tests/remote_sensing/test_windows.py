@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_remote_sensing.windows import Window, grid, starts
+from cl_remote_sensing.rasters.windows import Window, grid, starts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glcnet.npz"
 

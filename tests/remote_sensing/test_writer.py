@@ -18,12 +18,12 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from cl_core.errors import InputError
-from cl_remote_sensing.mapping import map_scene
-from cl_remote_sensing.mosaic import write_vrt
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.quicklook import quicklook, shrunk_image, shrunk_map
-from cl_remote_sensing.raster import open_scene
-from cl_remote_sensing.writer import create_geotiff, nodata_of, refuse_input, to_cog
+from cl_remote_sensing.mapping.quicklook import quicklook, shrunk_image, shrunk_map
+from cl_remote_sensing.mapping.scene_map import map_scene
+from cl_remote_sensing.mapping.writer import create_geotiff, nodata_of, refuse_input, to_cog
+from cl_remote_sensing.rasters.mosaic import write_vrt
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import open_scene
 
 NAMES = ("Wald", "Wiese", "Straße")
 COLORS = ((0, 100, 0), (120, 220, 60), (90, 90, 90))

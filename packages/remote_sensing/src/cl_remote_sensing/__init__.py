@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "PretrainConfig",
         ],
         "pipeline": ["demo", "evaluate", "finetune", "predict", "pretrain"],
-        "raster": ["Scene", "open_scene", "open_scenes"],
+        "rasters.raster": ["Scene", "open_scene", "open_scenes"],
     },
 )
 __all__ += ["__version__"]

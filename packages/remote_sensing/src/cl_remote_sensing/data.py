@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cl_remote_sensing.ground import overlapping_within_scenes
-from cl_remote_sensing.labels import Labels
-from cl_remote_sensing.legend import IGNORE
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.raster import Pixels, Scene
-from cl_remote_sensing.tile_index import TileIndex
-from cl_remote_sensing.windows import Window
+from cl_remote_sensing.labels.legend import IGNORE
+from cl_remote_sensing.labels.scene_labels import Labels
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import Pixels, Scene
+from cl_remote_sensing.rasters.windows import Window
+from cl_remote_sensing.tiles.ground import overlapping_within_scenes
+from cl_remote_sensing.tiles.index import TileIndex
 
 __all__ = ["LabelledTiles", "UnlabelledTiles", "super_window"]
 

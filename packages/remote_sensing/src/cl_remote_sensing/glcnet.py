@@ -25,9 +25,9 @@ from cl_core.distributed import gather_rows, rank, sum_over_ranks, world_size
 from cl_core.heads import build_head
 from cl_core.optim import cosine_with_warmup
 from cl_remote_sensing.hyper import GLCNetHyper
-from cl_remote_sensing.matching import default_region_size
-from cl_remote_sensing.network import Encoded, SegmentationNetwork
-from cl_remote_sensing.views import ViewPair
+from cl_remote_sensing.networks.network import Encoded, SegmentationNetwork
+from cl_remote_sensing.views.matching import default_region_size
+from cl_remote_sensing.views.two_views import ViewPair
 
 __all__ = ["GLCNet", "glcnet_loss", "nt_xent", "region_means", "style_vector"]
 

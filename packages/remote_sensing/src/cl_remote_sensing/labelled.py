@@ -11,15 +11,15 @@ import numpy as np
 from cl_core.errors import InputError
 from cl_core.runs import Run
 from cl_remote_sensing.config import FinetuneConfig
-from cl_remote_sensing.labels import Labels, open_labels, pair_labels
-from cl_remote_sensing.legend import Legend
-from cl_remote_sensing.listing import list_rasters
-from cl_remote_sensing.manifest import find_listed, read_manifest
-from cl_remote_sensing.mosaic import write_vrt
-from cl_remote_sensing.raster import Scene
+from cl_remote_sensing.labels.legend import Legend
+from cl_remote_sensing.labels.scene_labels import Labels, open_labels, pair_labels
+from cl_remote_sensing.rasters.listing import list_rasters
+from cl_remote_sensing.rasters.mosaic import write_vrt
+from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.scenes import open_data, split_bands
-from cl_remote_sensing.splits import few_labels, keep_labelled, refuse_overlap, spatial_split
-from cl_remote_sensing.tiles import TileIndex, build_index, merge, read_windows
+from cl_remote_sensing.tiles.build import TileIndex, build_index, merge, read_windows
+from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
+from cl_remote_sensing.tiles.splits import few_labels, keep_labelled, refuse_overlap, spatial_split
 
 __all__ = ["LabelledScenes", "LabelledTileSets", "open_kept", "open_labelled", "open_tile_sets"]
 
@@ -79,7 +79,7 @@ def open_labelled(
     Args:
         data: Rasters as for :func:`cl_remote_sensing.scenes.open_data`; or a list of pairs, a .csv
             with the columns ``image`` and ``label`` or a .txt with both on each line.
-        labels: As for :func:`cl_remote_sensing.labels.pair_labels`; not needed for a list of pairs.
+        labels: As for :func:`cl_remote_sensing.labels.pairs.pair_labels`; not for a list of pairs.
         legend: The classes, or the file that tells them; by default the codes that occur.
         bands: As for :func:`cl_remote_sensing.scenes.open_data`.
         ignore_alpha_tag: Likewise.

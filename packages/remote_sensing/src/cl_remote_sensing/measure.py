@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cl_core.loader import make_loader
 from cl_remote_sensing.data import LabelledTiles
-from cl_remote_sensing.labels import Labels
+from cl_remote_sensing.labels.scene_labels import Labels
+from cl_remote_sensing.mapping.writer import open_raster
 from cl_remote_sensing.metrics import Confusion
+from cl_remote_sensing.rasters.windows import Window
 from cl_remote_sensing.saved import SavedModel
 from cl_remote_sensing.segmentation import evaluate_network
-from cl_remote_sensing.tiles import TileIndex
-from cl_remote_sensing.windows import Window
-from cl_remote_sensing.writer import open_raster
+from cl_remote_sensing.tiles.build import TileIndex
 
 __all__ = ["confusion_of_map", "confusion_of_tiles"]
 

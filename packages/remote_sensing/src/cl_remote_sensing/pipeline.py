@@ -15,7 +15,6 @@ from cl_core.outcome import Outcome, text_table
 from cl_core.runs import Run, launched_shard
 from cl_core.seeding import RandomStream, seed_everything
 from cl_remote_sensing import pages
-from cl_remote_sensing.augment import FineTuneAugment
 from cl_remote_sensing.config import (
     DemoConfig,
     EvaluateConfig,
@@ -27,16 +26,17 @@ from cl_remote_sensing.data import LabelledTiles, UnlabelledTiles
 from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
 from cl_remote_sensing.labelled import open_kept, open_labelled, open_tile_sets
 from cl_remote_sensing.landscape import write_landscape
-from cl_remote_sensing.maps import finish_map, legend_of, map_scenes
+from cl_remote_sensing.mapping.maps import finish_map, legend_of, map_scenes
 from cl_remote_sensing.measure import confusion_of_map, confusion_of_tiles
 from cl_remote_sensing.metrics import Confusion, scores
 from cl_remote_sensing.pixel_losses import class_weights
-from cl_remote_sensing.raster import Scene
+from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.saved import SavedModel, check_bands
 from cl_remote_sensing.scenes import fit_normalization, kept_index, open_data
 from cl_remote_sensing.start import new_network, start_finetuning
-from cl_remote_sensing.tiles import TileIndex
-from cl_remote_sensing.views import TwoViews, ViewPair
+from cl_remote_sensing.tiles.build import TileIndex
+from cl_remote_sensing.views.augment import FineTuneAugment
+from cl_remote_sensing.views.two_views import TwoViews, ViewPair
 
 __all__ = ["demo", "evaluate", "finetune", "predict", "pretrain"]
 
@@ -156,6 +156,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
         reestimate_batch_norm,
     )
 
+    before = None if config.run is None else SavedModel.load(config.run, "pretrained")
     with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
         seed_everything(config.seed)
         sets = open_tile_sets(config, run)
@@ -163,7 +164,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
         scenes, labels, legend = sets.scenes.scenes, sets.scenes.labels, sets.legend
         if run.writes:
             sets.index.save(run.output("tiles.csv"), labels=[one.path for one in labels])
-        start = start_finetuning(config, scenes, legend)
+        start = start_finetuning(config, before, scenes, legend)
         normalization, remarks = (
             (start.normalization, ())
             if start.normalization

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cl_core.evaluation.features import device_of, frozen
 from cl_remote_sensing.glcnet import GLCNet, region_means, style_vector
-from cl_remote_sensing.views import ViewPair
+from cl_remote_sensing.views.two_views import ViewPair
 
 __all__ = ["partner_found", "view_retrieval"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cl_core.errors import InputError
 from cl_core.runs import Run
-from cl_remote_sensing.legend import Legend
-from cl_remote_sensing.network import SegmentationNetwork, build_network
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.raster import Scene
+from cl_remote_sensing.labels.legend import Legend
+from cl_remote_sensing.networks.network import SegmentationNetwork, build_network
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import Scene
 
 __all__ = ["Kind", "SavedModel", "check_bands"]
 

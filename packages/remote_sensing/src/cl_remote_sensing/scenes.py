@@ -9,12 +9,12 @@ from pathlib import Path
 from cl_core.errors import InputError
 from cl_core.runs import Run, write_atomic
 from cl_remote_sensing.config import TileOptions
-from cl_remote_sensing.listing import list_rasters
-from cl_remote_sensing.mosaic import write_vrt
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.raster import Scene, open_scenes
-from cl_remote_sensing.statistics import band_statistics
-from cl_remote_sensing.tiles import TileIndex, build_index
+from cl_remote_sensing.rasters.listing import list_rasters
+from cl_remote_sensing.rasters.mosaic import write_vrt
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import Scene, open_scenes
+from cl_remote_sensing.rasters.statistics import band_statistics
+from cl_remote_sensing.tiles.build import TileIndex, build_index
 
 __all__ = ["fit_normalization", "kept_index", "open_data", "split_bands"]
 
@@ -31,7 +31,7 @@ def open_data(
     Args:
         data: A raster, a folder, a .vrt or a .txt list; or several of them.
         bands: Names separated by commas, or one by one; by default all but alpha.
-        ignore_alpha_tag: As for :func:`cl_remote_sensing.raster.open_scene`.
+        ignore_alpha_tag: As for :func:`cl_remote_sensing.rasters.raster.open_scene`.
         mosaic: Where to write the virtual raster that shows them as one; by default they stay
             apart.
 

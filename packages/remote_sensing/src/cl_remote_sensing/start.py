@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from cl_remote_sensing.config import FinetuneConfig
 from cl_remote_sensing.hyper import NetworkHyper
-from cl_remote_sensing.legend import Legend
-from cl_remote_sensing.network import (
+from cl_remote_sensing.labels.legend import Legend
+from cl_remote_sensing.networks.network import (
     SegmentationNetwork,
     build_network,
     load_backbone,
     load_parts,
 )
-from cl_remote_sensing.normalization import Normalization
-from cl_remote_sensing.raster import Scene
+from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.saved import SavedModel, check_bands
 
 __all__ = ["Start", "new_network", "start_finetuning"]
@@ -58,18 +58,28 @@ def new_network(
     return network
 
 
-def start_finetuning(config: FinetuneConfig, scenes: tuple[Scene, ...], legend: Legend) -> Start:
+def start_finetuning(
+    config: FinetuneConfig,
+    before: SavedModel | None,
+    scenes: tuple[Scene, ...],
+    legend: Legend,
+) -> Start:
     """Build the segmentation network, and load what the options name from a pretraining.
 
+    Args:
+        config: Says what is loaded, and the network where nothing is.
+        before: The pretraining in ``config.run``, if there is one.
+        scenes: To be trained on.
+        legend: The classes.
+
     Raises:
-        InputError: If the run is no pretraining, or was made for other bands.
+        InputError: If the pretraining was made for other bands.
     """
-    if config.run is None:
+    if before is None or config.run is None:
         network = new_network(
             config.network, bands=len(scenes[0].bands), outputs=len(legend), fine_tuning=True
         )
         return Start(network, None, ())
-    before = SavedModel.load(config.run, "pretrained")
     check_bands(scenes, before, config.run)
     network = build_network(
         **before.network.card | {"outputs": len(legend), "fine_tuning": True},

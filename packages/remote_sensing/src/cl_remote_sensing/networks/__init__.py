@@ -1,0 +1,3 @@
+"""DeepLabV3+ in two layouts."""
+
+__all__: list[str] = []
