@@ -5,8 +5,6 @@ The file is also the script that the ranks run: ``torchrun tests/core/test_distr
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import run_two_ranks
 
 from cl_core.distributed import gather_rows, is_main, rank, sum_over_ranks, world_size
 from cl_core.losses import info_nce, nt_xent, sup_con
@@ -121,16 +120,7 @@ def run_rank(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict]]:
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", str(RANKS), __file__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(RANKS)]
+    return run_two_ranks(__file__, folder)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import warnings
 from inspect import unwrap
@@ -16,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from two_ranks import run_two_ranks
 
 from cl_core.distributed import rank
 from cl_core.kmeans import assign, build_hierarchy, hierarchical_kmeans, kmeans
@@ -435,16 +434,7 @@ def run_rank(folder: Path) -> None:
 
 
 def test_two_ranks_with_shards_equal_one_process_with_all_rows(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", __file__, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    ranks = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(2)]
+    ranks = run_two_ranks(__file__, tmp_path)
     x = joint_rows()
     for name, options in CASES.items():
         alone = kmeans(x, **options)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from inspect import unwrap
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from two_ranks import run_two_ranks
 
 from cl_core.distributed import rank
 from cl_core.momentum import FeatureQueue, MomentumEncoder, momentum_at
@@ -265,21 +264,12 @@ def run_rank(folder: Path) -> None:
 
 
 def test_two_ranks_hold_the_same_queue_as_one_process_with_all_rows(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", __file__, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    states = run_two_ranks(__file__, tmp_path)
     alone = FeatureQueue(7, 1)
     for batch in range(3):
         ids = torch.arange(4) + 4 * batch
         alone.enqueue(ids[:, None].float(), ids)
-    for number in range(2):
-        state = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+    for state in states:
         for name, value in alone.state_dict().items():
             assert torch.equal(value, state[name]), name
 

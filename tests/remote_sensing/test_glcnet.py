@@ -7,8 +7,6 @@ FOLDER``.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
+from two_ranks import run_two_ranks
 
 from cl_core.config import TrainerConfig
 from cl_core.distributed import rank, world_size
@@ -511,16 +510,7 @@ def run_rank(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", str(RANKS), __file__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(RANKS)]
+    return run_two_ranks(__file__, folder)
 
 
 def test_two_ranks_train_as_one_process_with_the_joint_batch(ranks):

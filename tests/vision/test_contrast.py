@@ -5,8 +5,6 @@ The file is also the script that the ranks run: ``torchrun tests/vision/test_con
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import run_two_ranks
 
 from cl_core.losses import info_nce, nt_xent
 from cl_vision.contrast import directclr_loss, two_view_loss
@@ -60,16 +59,7 @@ def run_rank(folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", str(RANKS), __file__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(RANKS)]
+    return run_two_ranks(__file__, folder)
 
 
 @pytest.mark.parametrize("negatives", ["cross", "all"])

@@ -6,8 +6,6 @@ The file is also the script that the ranks run, by ``torchrun test_hcsc_module.p
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -20,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from two_ranks import run_two_ranks
 
 from cl_core.config import TrainerConfig
 from cl_core.distributed import rank
@@ -156,16 +155,7 @@ def run_rank(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", __file__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(2)]
+    return run_two_ranks(__file__, folder)
 
 
 # --- one step

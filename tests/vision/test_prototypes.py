@@ -6,8 +6,6 @@ The file is also the script that the ranks run: ``torchrun tests/vision/test_pro
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
+from two_ranks import run_two_ranks
 
 from cl_core.distributed import rank
 from cl_core.errors import InputError
@@ -84,16 +83,7 @@ def run_rank(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc_per_node", str(RANKS), __file__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(RANKS)]
+    return run_two_ranks(__file__, folder)
 
 
 # --- ranks

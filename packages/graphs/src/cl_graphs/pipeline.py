@@ -17,6 +17,7 @@ from cl_core.figures import metric_table
 from cl_core.outcome import Outcome, text_table
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
+from cl_core.vectors import write_vectors
 from cl_graphs import pages
 from cl_graphs.config import (
     DemoConfig,
@@ -30,7 +31,6 @@ from cl_graphs.data import load_poisoned
 from cl_graphs.node_task import NodeModel, NodeTask
 from cl_graphs.robustness import measure, side_by_side
 from cl_graphs.tasks import Model, Task, load_model, task_of, task_of_run
-from cl_graphs.vectors import write_vectors
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "robustness"]
 
@@ -117,7 +117,7 @@ def embed(config: EmbedConfig) -> Outcome:
     ((model, _),) = trained.values()
     with Run.create(_out(config, "embed"), config, overwrite=config.overwrite) as run:
         vectors = model.embed(task.data)
-        files = write_vectors(run, vectors, task.ids, format=config.format)
+        files = write_vectors(run, vectors, {"id": task.ids}, format=config.format)
         metrics = {"rows": len(vectors), "dimensions": vectors.shape[1]}
         run.save_metrics(metrics)
     line = f"{len(vectors):,} {task.unit}s, {vectors.shape[1]} dimensions"

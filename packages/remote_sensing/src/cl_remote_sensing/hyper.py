@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
 
-__all__ = ["GLCNetHyper", "NetworkHyper", "SegmentationHyper"]
+__all__ = ["GLCNetHyper", "NetworkHyper", "SegmentationHyper", "options_of"]
+
+
+T = TypeVar("T")
+
+
+def options_of(kind: type[T], config: object) -> T:
+    """The part of a command's options that a class of this module names."""
+    return kind(**{f.name: getattr(config, f.name) for f in fields(kind)})  # type: ignore[arg-type]
 
 
 def _require_positive(**values: float | None) -> None:

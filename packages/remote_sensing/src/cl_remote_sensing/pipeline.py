@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import numpy as np
 
 from cl_core.errors import InputError
 from cl_core.figures import metric_table
-from cl_core.loader import make_loader
 from cl_core.outcome import Outcome, text_table
 from cl_core.runs import Run, launched_shard
 from cl_core.seeding import RandomStream, seed_everything
@@ -22,21 +19,18 @@ from cl_remote_sensing.config import (
     PredictConfig,
     PretrainConfig,
 )
-from cl_remote_sensing.data import LabelledTiles, UnlabelledTiles
-from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
+from cl_remote_sensing.hyper import GLCNetHyper, options_of
 from cl_remote_sensing.labelled import open_kept, open_labelled, open_tile_sets
 from cl_remote_sensing.landscape import write_landscape
+from cl_remote_sensing.landscape_demo import demo_steps
 from cl_remote_sensing.mapping.maps import finish_map, legend_of, map_scenes
 from cl_remote_sensing.measure import confusion_of_map, confusion_of_tiles
 from cl_remote_sensing.metrics import Confusion, scores
-from cl_remote_sensing.pixel_losses import class_weights
+from cl_remote_sensing.pretraining import pair_loader, pretraining_tiles, pretraining_views
 from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.saved import SavedModel, check_bands
 from cl_remote_sensing.scenes import fit_normalization, kept_index, open_data
 from cl_remote_sensing.start import new_network, start_finetuning
-from cl_remote_sensing.tiles.build import TileIndex
-from cl_remote_sensing.views.augment import FineTuneAugment
-from cl_remote_sensing.views.two_views import TwoViews, ViewPair
 
 __all__ = ["demo", "evaluate", "finetune", "predict", "pretrain"]
 
@@ -71,41 +65,14 @@ def pretrain(config: PretrainConfig) -> Outcome:
                 f"a batch of {config.batch_size}; lower --batch_size, --tile or --stride"
             )
         normalization, remarks = fit_normalization(run, index, config)
-        hyper = GLCNetHyper(**_chosen(config, GLCNetHyper))
-        views = TwoViews(
-            size=config.view,
-            tile=config.tile,
-            regions=hyper.regions,
-            region_size=hyper.region_size,
-            augment_both=hyper.augment_both,
-            jitter_rgb=hyper.jitter_rgb,
-            strict_nonoverlap=hyper.strict_nonoverlap,
-            colors=scenes[0].colors,
-            normalization=normalization,
-        )
-        tiles: UnlabelledTiles[ViewPair] = UnlabelledTiles(
-            index,
-            normalization,
-            views,
-            jitter=config.sampler == "random",
-            min_valid=config.min_valid,
-        )
-
-        def loader(seed: int) -> Any:
-            return make_loader(
-                tiles,
-                batch_size=config.batch_size,
-                shuffle=True,
-                workers=config.workers,
-                seed=seed,
-                drop_last=True,
-            )
-
+        hyper = options_of(GLCNetHyper, config)
+        views = pretraining_views(config, scenes[0].colors, normalization)
+        tiles = pretraining_tiles(config, index, normalization, views)
         network = new_network(config.network, bands=len(scenes[0].bands), outputs=EMBEDDING)
         method = GLCNet(network, hyper)
         result = fit(
             method,
-            loader(config.seed),
+            pair_loader(tiles, config, config.seed),
             run=run,
             epochs=config.epochs,
             seed=config.seed,
@@ -121,7 +88,11 @@ def pretrain(config: PretrainConfig) -> Outcome:
         ).save(run)
         metrics = {
             "train/loss": result.history[-1]["train/loss"],
-            **view_retrieval(method, loader(config.seed + 1), region_size=views.region_size),
+            **view_retrieval(
+                method,
+                pair_loader(tiles, config, config.seed + 1),
+                region_size=views.region_size,
+            ),
             "tiles": len(index),
         }
         if run.writes:
@@ -150,11 +121,8 @@ def finetune(config: FinetuneConfig) -> Outcome:
         TrainingError: If the loss stops being a number.
     """
     from cl_core.training import fit, load_weights
-    from cl_remote_sensing.segmentation import (
-        Segmenter,
-        fitting_batch_size,
-        reestimate_batch_norm,
-    )
+    from cl_remote_sensing.finetuning import LabelledFeed, build_segmenter
+    from cl_remote_sensing.segmentation import reestimate_batch_norm
 
     before = None if config.run is None else SavedModel.load(config.run, "pretrained")
     with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
@@ -170,40 +138,11 @@ def finetune(config: FinetuneConfig) -> Outcome:
             if start.normalization
             else fit_normalization(run, train, config)
         )
-        hyper = SegmentationHyper(**_chosen(config, SegmentationHyper))
-        weights = None
-        if hyper.class_weights != "none":
-            windows = (labels[scene].read(window) for scene, window in train.windows())
-            weights = class_weights(windows, len(legend), hyper.class_weights)
-        method = Segmenter(
-            start.network, legend.names, hyper, loaded=start.loaded, class_weights=weights
-        )
-        augment = None
-        if config.augment:
-            augment = FineTuneAugment(
-                size=config.tile, colors=scenes[0].colors, fill=normalization.unit_mean()
-            )
-        repeated = train.take(np.tile(np.arange(len(train)), config.repeats))
-
-        def loader(index: TileIndex, *, training: bool) -> Any:
-            tiles = LabelledTiles(
-                index,
-                labels,
-                normalization,
-                augment if training else None,
-                count_once=not training,
-            )
-            return make_loader(
-                tiles,
-                batch_size=fitting_batch_size(len(repeated), config.batch_size),
-                shuffle=training,
-                workers=config.workers,
-                seed=config.seed,
-            )
-
+        method = build_segmenter(config, start, sets)
+        feed = LabelledFeed.of(config, sets, normalization)
         result = fit(
             method,
-            loader(repeated, training=True),
+            feed.training(train),
             run=run,
             epochs=config.epochs,
             seed=config.seed,
@@ -211,13 +150,12 @@ def finetune(config: FinetuneConfig) -> Outcome:
             resume=config.resume,
             monitor="train/loss" if val is None else "val/kappa",
             mode="min" if val is None else "max",
-            val_loader=None if val is None else loader(val.in_block_order(), training=False),
+            val_loader=None if val is None else feed.plain(val),
         )
         if val is not None and result.best is not None:
             load_weights(method, result.best)
         with RandomStream(config.seed).running():
-            batches = loader(repeated, training=True)
-            reestimate_batch_norm(start.network, batches, keep=method.frozen_parts)
+            reestimate_batch_norm(start.network, feed.training(train), keep=method.frozen_parts)
         model = SavedModel(
             network=start.network.eval(),
             normalization=normalization,
@@ -383,65 +321,28 @@ def demo(config: DemoConfig) -> Outcome:
     """
     with Run.create(config.out, config, overwrite=config.overwrite) as run:
         files = write_landscape(run.output("data"), size=config.size, seed=config.seed)
-        paths = {
-            name: run.output(name) for name in ("pretrain", "pretrained", "from_scratch", "map")
-        }
-        run.begun()
-        learnt = pretrain(
-            PretrainConfig(
-                data=str(files.scene),
-                out=paths["pretrain"],
-                tile=64,
-                view=48,
-                epochs=4,
-                batch_size=32,
-                seed=config.seed,
-                network=NetworkHyper(encoder="resnet18", width=64),
-                trainer=config.trainer,
-            )
-        )
-        figures: dict[str, Mapping[str, float]] = {}
-        starts: dict[str, Literal["all", "nothing"]]
-        starts = {"pretrained": "all", "from_scratch": "nothing"}
-        for name, init_from in starts.items():
-            finetune(
-                FinetuneConfig(
-                    data=str(files.scene),
-                    labels=str(files.labels),
-                    legend=str(files.legend),
-                    out=paths[name],
-                    run=learnt.out,
-                    init_from=init_from,
-                    loaded_learning_rate=1e-3,
-                    tile=64,
-                    fraction=0.01,
-                    repeats=16,
-                    epochs=8,
-                    batch_size=8,
-                    seed=config.seed,
-                    trainer=config.trainer,
-                )
-            )
-            figures[name] = evaluate(EvaluateConfig(run=paths[name], batch_size=64)).metrics
-        mapped = predict(
-            PredictConfig(
-                run=paths["pretrained"],
-                data=str(files.scene),
-                out=paths["map"],
-                tile=128,
-            )
-        )
+        steps = demo_steps(config, run, files)
+        run.begun()  # what follows are runs of their own
+        learnt = pretrain(steps.pretrain)
+        figures = {}
+        for options in steps.finetune:
+            finetune(options)
+            figures[options.out.name] = evaluate(
+                EvaluateConfig(run=options.out, batch_size=64)
+            ).metrics
+        mapped = predict(steps.predict)
         metrics = {f"pretrain/{name}": value for name, value in learnt.metrics.items()} | {
             f"{name}/{figure}": value
             for name, own in figures.items()
             for figure, value in own.items()
         }
-        rows = [
-            {"start": name.replace("_", " "), **{f: own[f] for f in ("oa", "kappa", "miou")}}
-            for name, own in figures.items()
-        ]
-        table = metric_table(rows)
-        pages.demo_page(run, files, paths["map"] / "landscape.tif", table)
+        table = metric_table(
+            [
+                {"start": name.replace("_", " "), **{f: own[f] for f in ("oa", "kappa", "miou")}}
+                for name, own in figures.items()
+            ]
+        )
+        pages.demo_page(run, files, steps.predict.out / "landscape.tif", table)
         run.save_metrics(metrics)
     return Outcome(
         out=run.path,
@@ -449,11 +350,6 @@ def demo(config: DemoConfig) -> Outcome:
         lines=[*learnt.lines[-1:], *text_table(table), *mapped.lines[-1:]],
         files=("map/landscape.tif", "report.html"),
     )
-
-
-def _chosen(config: object, options: type[Any]) -> dict[str, Any]:
-    """The values that a configuration has for the fields of one of its bases."""
-    return {f.name: getattr(config, f.name) for f in fields(options)}
 
 
 def _told(scenes: Sequence[Scene], notes: Sequence[str]) -> list[str]:

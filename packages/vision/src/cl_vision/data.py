@@ -74,6 +74,12 @@ class Images:
         return [self.table.name(row) for row in range(len(self))]
 
     @property
+    def class_names(self) -> list[str | None]:
+        """Name of each image's class."""
+        classes = self.table.classes
+        return [classes[k] if k >= 0 else None for k in self.table.labels.tolist()]
+
+    @property
     def is_digits(self) -> bool:
         """Whether these are the built-in digits."""
         return isinstance(self.dataset, DigitImages)

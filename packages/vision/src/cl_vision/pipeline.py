@@ -14,6 +14,7 @@ from cl_core.figures import metric_table
 from cl_core.outcome import Outcome, text_table
 from cl_core.runs import Run, write_atomic
 from cl_core.seeding import seed_everything
+from cl_core.vectors import write_vectors
 from cl_vision import pages
 from cl_vision.config import (
     DemoConfig,
@@ -28,7 +29,6 @@ from cl_vision.evaluation import measure, require_classes, slug
 from cl_vision.model import ImageModel, load_any_encoder
 from cl_vision.saved import evenly, free_name, images_of, load_runs, open_remembered
 from cl_vision.spectrum import Spectrum, spectra, spectrum_table
-from cl_vision.vectors import write_vectors
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"]
 
@@ -165,7 +165,9 @@ def embed(config: EmbedConfig) -> Outcome:
         vectors = model.represent(images, batch_size=config.batch_size, workers=config.workers)
         if config.space == "embedding":
             vectors = model.project(vectors)
-        files = write_vectors(run, vectors, images, format=config.format)
+        about: dict[str, Sequence[object]]
+        about = {"file": images.names, "label": images.class_names}
+        files = write_vectors(run, vectors, about, format=config.format)
         metrics = {"rows": len(vectors), "dimensions": vectors.shape[1]}
         run.save_metrics(metrics)
     lines = [*images.summary(), f"{len(vectors):,} images, {vectors.shape[1]} dimensions"]
