@@ -530,4 +530,6 @@ def test_the_demo_needs_nothing(tmp_path, capsys):
     assert "from scratch" in text
     assert (out / "map" / "landscape.tif").is_file()
     assert -1 <= metrics_of(out)["pretrained/kappa"] <= 1
-    assert "truth" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "made-up landscape" in page
+    assert "from scratch" in page

@@ -240,7 +240,8 @@ class PredictConfig:
         bands: Bands by number, name or colour, where they are not called as in training.
         ignore_alpha_tag: Take a band that is tagged as alpha for a band of the image.
         mosaic: Read the rasters as one, being tiles of one grid, and write one map.
-        tile: Edge of a window in pixels; by default the tile of the training.
+        tile: Edge of a window in pixels; by default the tile of the training. In larger windows
+            the network's pyramid looks further than it has learnt to.
         overlap: Share by which neighbouring windows overlap.
         batch_size: Windows the model sees at once.
         block: Width in pixels of the panels that are finished one after the other; by default as

@@ -50,14 +50,14 @@ def demo_steps(config: DemoConfig, run: Run, files: Landscape) -> DemoSteps:
         loaded_learning_rate=1e-3,
         tile=64,
         fraction=0.01,
-        repeats=16,
-        epochs=8,
+        repeats=32,
+        epochs=6,
         batch_size=8,
         seed=config.seed,
         trainer=config.trainer,
     )
     scratch = replace(pretrained, out=run.output("from_scratch"), init_from="nothing")
     predict = PredictConfig(
-        run=pretrained.out, data=str(files.scene), out=run.output("map"), tile=128
+        run=pretrained.out, data=str(files.scene), out=run.output("map"), batch_size=64
     )
     return DemoSteps(pretrain, (pretrained, scratch), predict)

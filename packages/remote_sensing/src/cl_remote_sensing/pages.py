@@ -64,11 +64,14 @@ def pretraining_page(
 ) -> None:
     """Write what a pretraining did: figures, curves, and what it compared."""
     page = Report("GLCNet pretraining", run.config["data"])
-    page.metrics({**metrics, "epochs": result.epochs, "seconds": round(result.seconds, 1)})
+    figures = {name: value for name, value in metrics.items() if not name.endswith("_chance")}
+    page.metrics({**figures, "epochs": result.epochs, "seconds": round(result.seconds, 1)})
+    tile, region = metrics["retrieval/tile_chance"], metrics["retrieval/region_chance"]
     page.section("Training").figure(
         training_curves(result.history),
-        "Loss terms and gauges of collapse. `retrieval` above is the share of tiles, and of "
-        "regions, whose other view is found first among all, beside the share chance would find.",
+        "Loss terms and gauges of collapse. The retrieval above is the share of tiles, and of "
+        f"regions, whose other view is found first among all; chance finds {tile:.1%} and "
+        f"{region:.1%}.",
     )
     page.section("Views").figure(
         views_figure(tiles, views),
