@@ -4,7 +4,8 @@
 
 writes ``benchmarks/results/mapping.md``. Scenes are smooth fields with grain, 4 bands of 16 bits,
 tiled and deflated. ``cheap`` is one pointwise convolution, under which everything else shows;
-``resnet18`` the DeepLabV3+ with 5 classes, mapped up to ``--limit`` pixels a side. Each row is a
+``resnet18`` the DeepLabV3+ with 5 classes, mapped at ``--network-size`` pixels a side with windows
+that overlap by ``--network-overlap`` (none: the network's share is smallest then). Each row is a
 fresh process; its peak is that of the resident set, libraries included.
 """
 
@@ -77,7 +78,7 @@ def network(name: str) -> torch.nn.Module:
     return build_network(encoder=name, bands=BANDS, outputs=CLASSES)
 
 
-def measure(path: Path, name: str, threads: int, device: str) -> dict[str, float]:
+def measure(path: Path, name: str, threads: int, device: str, overlap: float) -> dict[str, float]:
     """Map a scene in this process."""
     torch.set_num_threads(threads)
     flat = (1600.0,) * BANDS
@@ -93,6 +94,7 @@ def measure(path: Path, name: str, threads: int, device: str) -> dict[str, float
             Path(folder) / "map.tif",
             classes=[f"class {k}" for k in range(CLASSES)],
             device=device,
+            overlap=overlap,
         )
     return {
         **result.seconds,
@@ -123,7 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="5000,10000,20000")
     parser.add_argument("--networks", default="cheap,resnet18")
-    parser.add_argument("--limit", type=int, default=10000, help="largest scene but for `cheap`")
+    parser.add_argument("--network-size", type=int, default=10000)
+    parser.add_argument("--network-overlap", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where scenes are made; kept there")
@@ -132,7 +135,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         scene, name = options.one
-        print(json.dumps(measure(Path(scene), name, options.threads, options.device)))
+        overlap = 0.5 if name == "cheap" else options.network_overlap
+        print(json.dumps(measure(Path(scene), name, options.threads, options.device, overlap)))
         return
     sizes = [int(size) for size in options.sizes.split(",")]
     rows = []
@@ -144,10 +148,11 @@ def main() -> None:
                 make_scene(scene, size)
         for name in options.networks.split(","):
             for size in sizes:
-                if name != "cheap" and size > options.limit:
+                if name != "cheap" and size != options.network_size:
                     continue
                 command = [sys.executable, __file__, "--one", str(folder / f"scene{size}.tif")]
                 command += [name, "--threads", str(options.threads), "--device", options.device]
+                command += ["--network-overlap", str(options.network_overlap)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 rows.append((name, size, json.loads(done.stdout.splitlines()[-1])))
                 print(rows[-1], flush=True)
@@ -155,8 +160,10 @@ def main() -> None:
         "# Mapping a scene",
         "",
         f"`python benchmarks/mapping.py --sizes {options.sizes} --networks {options.networks} "
-        f"--threads {options.threads} --device {options.device}`: {BANDS} bands of 16 bits, "
-        f"{CLASSES} classes, windows of 256 that overlap by half, torch {torch.__version__}.",
+        f"--threads {options.threads} --device {options.device} "
+        f"--network-overlap {options.network_overlap}`: {BANDS} bands of 16 bits, {CLASSES} "
+        "classes, windows of 256 pixels. Those of `cheap` overlap by half, those of the other by "
+        f"{options.network_overlap:.0%}; torch {torch.__version__}.",
         "",
         *table(rows),
         "",
