@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -100,8 +99,15 @@ def measure(path: Path, name: str, threads: int, device: str, overlap: float) ->
         **result.seconds,
         "cpu": time.process_time() - begin,
         "windows": result.windows,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak": peak_memory(),
     }
+
+
+def peak_memory() -> float:
+    """Largest resident set of this process so far in MB; `getrusage` would tell its parent's."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def table(rows: list[tuple[str, int, dict[str, float]]]) -> list[str]:
