@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -112,6 +112,7 @@ def test_without_shuffling_the_order_is_that_of_the_data():
 
 
 @settings(deadline=None, max_examples=60)
+@example(rows=1, batch_size=1, world=3, shuffle=False, drop_last=False)
 @given(
     rows=st.integers(1, 40),
     batch_size=st.integers(1, 9),

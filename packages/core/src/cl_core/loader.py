@@ -135,7 +135,8 @@ class EpochBatches(Sampler[Batch]):
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
         number, world = (rank(), world_size()) if self.shard else (0, 1)
-        padded = torch.cat([order, order[: -self.rows % world]])
+        even = -(-self.rows // world) * world
+        padded = order[torch.arange(even) % self.rows]
         mine = torch.split(padded[number::world], self.batch_size)[: len(self)]
         for batch, rows in enumerate(mine):
             yield Batch(derive_seed(self.seed, epoch, batch, number), rows.tolist())
