@@ -443,6 +443,21 @@ def test_the_launcher_tells_the_share_of_the_work(environment, shard):
     assert launched_shard(environment) == shard
 
 
+def test_other_ranks_wait_until_the_first_has_begun_this_very_run(tmp_path, monkeypatch):
+    with Run.create(tmp_path / "run", {"sizes": (1, 2)}) as first:
+        first.begun()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    other = Run.create(tmp_path / "run", {"sizes": (1, 2)})
+    other.wait_for_first({"sizes": (1, 2)}, seconds=0)
+    with pytest.raises(InputError, match="the first of the processes has not begun"):
+        other.wait_for_first({"sizes": (1, 3)}, seconds=0.1)
+    absent = Run.create(tmp_path / "absent", {})
+    with pytest.raises(InputError, match="has not begun there in 0 s"):
+        absent.wait_for_first({}, seconds=0.1)
+    assert not (tmp_path / "absent").exists()
+
+
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

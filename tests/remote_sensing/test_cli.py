@@ -239,10 +239,10 @@ def test_two_processes_share_a_map(world, tmp_path):
     out, alone = tmp_path / "shared", tmp_path / "alone"
     words = ["predict", "--run", str(world["segmented"]), "--data", str(scene), "--tile", "64"]
     program = [sys.executable, "-m", "cl_remote_sensing.cli", *words, "--out", str(out)]
-    ranks = [
-        subprocess.Popen(program, env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"})
-        for rank in (0, 1)
-    ]
+    ranks = []
+    for rank in ("1", "0"):  # the first one comes last
+        ranks.append(subprocess.Popen(program, env=os.environ | {"RANK": rank, "WORLD_SIZE": "2"}))
+        time.sleep(2)
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert main([*words, "--out", str(alone)]) == 0
     np.testing.assert_array_equal(read(out / "tall.vrt"), read(alone / "tall.tif"))

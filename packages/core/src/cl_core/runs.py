@@ -112,6 +112,32 @@ class Run:
             raise
         return cls(path, folder=folder, resumed=resume)
 
+    def wait_for_first(self, config: object, *, seconds: float = 600.0) -> None:
+        """On any process but the first, wait until the first has begun this very run.
+
+        For work that processes share without talking to each other: what one of them wrote too
+        early would make the first one refuse the folder as not empty.
+
+        Args:
+            config: That of :meth:`create`.
+            seconds: How long to wait.
+
+        Raises:
+            InputError: If the first process has not begun by then.
+        """
+        if launched_rank() == 0:
+            return
+        record = {name: value for name, value in plain(config).items() if name not in HOW_CALLED}
+        wanted = yaml.safe_load(yaml.safe_dump(record))
+        end = time.monotonic() + seconds
+        while not ((self.path / "config.yaml").is_file() and self.config == wanted):
+            if time.monotonic() > end:
+                raise InputError(
+                    f"--out {self.path}: the first of the processes has not begun there in "
+                    f"{seconds:.0f} s; see what it says"
+                )
+            time.sleep(0.05)
+
     @classmethod
     def open(cls, path: Path | str) -> Run:
         """Read an earlier run.

@@ -267,6 +267,7 @@ def predict(config: PredictConfig) -> Outcome:
     if shard[1] > 1 and config.overwrite:
         raise InputError("--overwrite works in one process; give several a new --out")
     with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
+        run.wait_for_first(config)
         scenes = open_data(
             config.data,
             bands=config.bands or before["bands"],
