@@ -34,13 +34,13 @@ _COLLAPSE = (
     "Both train the same network on the same views; the loss of the first sees all 128 channels of "
     "the representation, that of DirectCLR the first 32. What to look at is rotation and "
     "brightness: a linear probe has to tell by which of five angles, or factors, a digit was "
-    "changed (chance is 20 %). The views teach the encoder to ignore both; the channels that no "
-    "loss acts on keep more of them.",
-    "What does not show at this size: the gain in class accuracy that the paper reports on "
-    "ImageNet, some ten points. Either method nearly solves the digits, and the order of the "
-    "effective ranks turns round in longer trainings. SimCLR with a two-layer projector does as "
-    "well or better, as the authors say themselves: DirectCLR explains the projector, it does not "
-    "replace it.",
+    "changed (chance is 20 %). The views teach the encoder to ignore both. In longer trainings of "
+    "three seeds the channels that no loss acts on kept more of brightness, 7 points, and hardly "
+    "more of rotation, 1 point.",
+    "What does not show at this size: a gain in class accuracy, as on ImageNet. Either method "
+    "nearly solves the digits, and the order of the effective ranks turns round in longer "
+    "trainings. SimCLR with a two-layer projector does as well or better, as the authors say "
+    "themselves: DirectCLR explains the projector, it does not replace it.",
 )
 
 _CLUSTERS = (
