@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    import_module("cl_vision.methods")  # seconds that are no part of the first training
+    import_module("cl_vision.methods.training")  # seconds that are no part of the first training
     import_module("cl_core.training.fit")
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)

@@ -22,18 +22,18 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from cl_core.backbones import Backbone, build_backbone
 from cl_core.config import TrainerConfig
 from cl_core.evaluation import effective_rank, extract_features
 from cl_core.loader import make_loader
+from cl_core.networks.backbones import Backbone, build_backbone
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
 from cl_core.transforms import Normalize
 from cl_vision.digits import DIGITS, DigitImages, DigitViews, load_digits, transform_digits
-from cl_vision.directclr import DirectCLR, directclr_loss
 from cl_vision.hyper import DirectCLRHyper, OptimizerHyper, SimCLRHyper
-from cl_vision.simclr import SimCLR, TwoViewModule
+from cl_vision.methods.directclr import DirectCLR, directclr_loss
+from cl_vision.methods.simclr import SimCLR, TwoViewModule
 
 SEEDS = (0, 1, 2)
 ROTATIONS = torch.tensor([-20.0, -10.0, 0.0, 10.0, 20.0])  # degrees

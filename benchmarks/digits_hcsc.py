@@ -22,18 +22,18 @@ from typing import Any
 
 import torch
 
-from cl_core.backbones import build_backbone
 from cl_core.config import TrainerConfig
 from cl_core.evaluation import extract_features, kmeans_scores, knn_accuracy, logistic_accuracy
 from cl_core.loader import make_loader
+from cl_core.networks.backbones import build_backbone
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
 from cl_core.transforms import Normalize
 from cl_vision.digits import DIGITS, DigitViews, load_digits
-from cl_vision.hcsc_module import HCSC
+from cl_vision.hcsc.module import HCSC
 from cl_vision.hyper import HCSCHyper, MoCoHyper, OptimizerHyper
-from cl_vision.moco import MoCo
+from cl_vision.methods.moco import MoCo
 
 EPOCHS, BATCH = 40, 64
 SPLITS = ("train", "test", "all")

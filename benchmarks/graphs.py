@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cl_graphs.ariel import Ariel, View
-from cl_graphs.attack import AttackConfig, pgd_attack
-from cl_graphs.encoder import GCN, ProjectionHead
 from cl_graphs.graph import clean_edges
 from cl_graphs.hyper import ArielHyper
+from cl_graphs.methods.ariel import Ariel, View
+from cl_graphs.methods.attack import AttackConfig, pgd_attack
+from cl_graphs.methods.encoder import GCN, ProjectionHead
 
 RESULTS = Path(__file__).parent / "results" / "graphs.md"
 CORA = {"nodes": 2708, "features": 1433, "edges": 10556, "density": 0.0127}

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cl_core.backbones import build_backbone
-from cl_vision.estimate import Encoded, estimate
-from cl_vision.hcsc_module import HCSC
+from cl_core.networks.backbones import build_backbone
+from cl_vision.hcsc.estimate import Encoded, estimate
+from cl_vision.hcsc.module import HCSC
 from cl_vision.hyper import HCSCHyper, MoCoHyper, OptimizerHyper
-from cl_vision.moco import MoCo
+from cl_vision.methods.moco import MoCo
 
 IMAGES, QUEUE = 50_000, 16_384
 

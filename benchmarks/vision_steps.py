@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_core.backbones import build_backbone
 from cl_core.images import Sample
+from cl_core.networks.backbones import build_backbone
 from cl_vision.data import training_views
 from cl_vision.hyper import MoCoHyper, OptimizerHyper, SimCLRHyper
-from cl_vision.moco import MoCo
-from cl_vision.optimisation import configure
-from cl_vision.simclr import SimCLR
+from cl_vision.methods.moco import MoCo
+from cl_vision.methods.optimisation import configure
+from cl_vision.methods.simclr import SimCLR
 
 RESULTS = Path(__file__).parent / "results" / "vision_steps.md"
 OPTIMIZER = OptimizerHyper(learning_rate=0.03)

@@ -9,9 +9,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cl_core.backbones import RESNETS, build_backbone
 from cl_core.errors import InputError
-from cl_core.weights import adapt_channels
+from cl_core.networks.backbones import RESNETS, build_backbone
+from cl_core.networks.weights import adapt_channels
 
 
 def images(n=2, channels=3, size=64, seed=0):

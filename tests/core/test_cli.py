@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from cl_core.cli import run_program
+from cl_core.commands.cli import run_program
 from cl_core.errors import InputError, TrainingError
 
 
@@ -241,7 +241,7 @@ def test_help_tells_the_docstring_and_imports_nothing_heavy(tmp_path):
         dedent("""
         import sys
         from dataclasses import dataclass
-        from cl_core.cli import run_program
+        from cl_core.commands.cli import run_program
 
         @dataclass(frozen=True, kw_only=True)
         class Config:

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 from cl_core.errors import InputError
-from cl_core.explorer import contact_sheet, explorer_block, explorer_page, thumbnails
-from cl_core.explorer.fields import category, field
-from cl_core.figures import MISSING
 from cl_core.images import list_images
 from cl_core.report import Report
+from cl_core.report.explorer import contact_sheet, explorer_block, explorer_page, thumbnails
+from cl_core.report.explorer.fields import category, field
+from cl_core.report.figures import MISSING
 
 HOSTILE = "</script><script>document.title='owned'</script>"
 BROWSER = next(

@@ -13,9 +13,9 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 import cl_core
-from cl_core.backbones import RESNETS, build_backbone
 from cl_core.errors import InputError
-from cl_core.export import (
+from cl_core.networks.backbones import RESNETS, build_backbone
+from cl_core.networks.export import (
     encoder_card,
     export_onnx,
     export_state_dict,

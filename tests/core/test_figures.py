@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cl_core.figures import MISSING, metric_table, new_figure, scatter_2d, training_curves
+from cl_core.report.figures import MISSING, metric_table, new_figure, scatter_2d, training_curves
 
 
 def test_columns_of_one_quantity_share_a_panel():

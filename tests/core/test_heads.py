@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cl_core.heads import build_head
+from cl_core.networks.heads import build_head
 
 
 def kinds(head):

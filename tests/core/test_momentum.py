@@ -14,7 +14,7 @@ from torch import nn
 from two_ranks import run_two_ranks
 
 from cl_core.distributed import rank
-from cl_core.momentum import FeatureQueue, MomentumEncoder, momentum_at
+from cl_core.networks.momentum import FeatureQueue, MomentumEncoder, momentum_at
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hcsc.npz"
 CASES = ("single", "multi", "nosel")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cl_core.outcome import Outcome, text_table
+from cl_core.commands.outcome import Outcome, text_table
 
 
 def test_a_table_aligns_names_left_and_figures_right():

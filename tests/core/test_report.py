@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cl_core.figures import new_figure, scatter_2d
 from cl_core.report import Report
+from cl_core.report.figures import new_figure, scatter_2d
 
 HOSTILE = '<script>alert("1")</script>'
 

@@ -15,9 +15,9 @@ from jsonargparse import ArgumentParser
 
 from cl_core.config import TrainerConfig
 from cl_core.errors import InputError
-from cl_core.run_directory.folder import launched_rank, launched_shard
-from cl_core.run_directory.history import History
 from cl_core.runs import Run, write_atomic
+from cl_core.runs.folder import launched_rank, launched_shard
+from cl_core.runs.history import History
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

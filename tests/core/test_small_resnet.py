@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cl_core.backbones import build_backbone
 from cl_core.errors import InputError
-from cl_core.export import export_state_dict, load_encoder, save_encoder
-from cl_core.small_resnet import SmallResNet, small_resnet_widths
+from cl_core.networks.backbones import build_backbone
+from cl_core.networks.export import export_state_dict, load_encoder, save_encoder
+from cl_core.networks.small_resnet import SmallResNet, small_resnet_widths
 
 
 def images(n=3, channels=1, size=8, seed=0):

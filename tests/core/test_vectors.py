@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cl_core.runs import Run
-from cl_core.vectors import write_vectors
+from cl_core.runs.vectors import write_vectors
 
 VECTORS = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cl_core.errors import InputError
-from cl_core.weights import adapt_channels, find_prefix, load_weights, read_weights
+from cl_core.networks.weights import adapt_channels, find_prefix, load_weights, read_weights
 
 
 def network():

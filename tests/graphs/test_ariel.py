@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from cl_graphs.ariel import (
+from cl_graphs.evaluation.embedding import embed
+from cl_graphs.hyper import ArielHyper
+from cl_graphs.methods.ariel import (
     Ariel,
     View,
     curriculum,
     grace_loss,
     information_regularizer,
 )
-from cl_graphs.embedding import embed
-from cl_graphs.encoder import GCN, ProjectionHead, normalized_adjacency
-from cl_graphs.hyper import ArielHyper
-from cl_graphs.sparse import SparseMatrix
+from cl_graphs.methods.encoder import GCN, ProjectionHead, normalized_adjacency
+from cl_graphs.methods.sparse import SparseMatrix
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)
 ACTIVATIONS = ("relu", "prelu", "rrelu")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_core.losses import nt_xent
-from cl_graphs.attack import AttackConfig, pgd_attack, pgd_steps
-from cl_graphs.encoder import GCN, ProjectionHead, normalized_adjacency
+from cl_graphs.methods.attack import AttackConfig, pgd_attack, pgd_steps
+from cl_graphs.methods.encoder import GCN, ProjectionHead, normalized_adjacency
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)
 ACTIVATIONS = ("relu", "prelu", "rrelu")

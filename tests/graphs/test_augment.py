@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cl_graphs.augment import drop_edges, drop_features, drop_nodes, grown_nodes, mask_nodes
-from cl_graphs.sparse import SparseMatrix
+from cl_graphs.methods.augment import drop_edges, drop_features, drop_nodes, grown_nodes, mask_nodes
+from cl_graphs.methods.sparse import SparseMatrix
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)
 

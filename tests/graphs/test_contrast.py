@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cl_core.losses import nt_xent
-from cl_graphs import contrast
-from cl_graphs.contrast import FixedViewLoss
+from cl_graphs.methods import contrast
+from cl_graphs.methods.contrast import FixedViewLoss
 
 
 def views(n, d, seed, dtype=torch.float64):

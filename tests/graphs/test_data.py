@@ -13,7 +13,7 @@ from torch_geometric.io import read_npz, read_planetoid_data, read_tu_data
 
 from cl_core.errors import InputError
 from cl_graphs.data import is_graph_collection, load_graph, load_graphs, load_poisoned
-from cl_graphs.datasets import NAMED_GRAPHS, digits
+from cl_graphs.readers.datasets import NAMED_GRAPHS, digits
 
 
 def write_planetoid(root, name="Cora", gap=False, seed=0):

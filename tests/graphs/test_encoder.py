@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cl_graphs.encoder import (
+from cl_graphs.methods.encoder import (
     GCN,
     GIN,
     GraphConvolution,
@@ -18,7 +18,7 @@ from cl_graphs.encoder import (
     graph_head,
     normalized_adjacency,
 )
-from cl_graphs.sparse import SparseMatrix
+from cl_graphs.methods.sparse import SparseMatrix
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)
 ACTIVATIONS = ("relu", "prelu", "rrelu")

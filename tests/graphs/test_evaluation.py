@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl_graphs.evaluation import node_scores, whole_graph_scores
+from cl_graphs.evaluation.scores import node_scores, whole_graph_scores
 
 
 def blobs(n, gap, seed=0):

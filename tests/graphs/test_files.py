@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cl_core.errors import InputError
 from cl_graphs.data import load_graph, require_classes
-from cl_graphs.files import encode_labels
 from cl_graphs.graph import clean_edges
+from cl_graphs.readers.files import encode_labels
 
 PATH_OF_FOUR = "source,target\n0,1\n1,2\n2,3\n"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cl_graphs.perturbation import add_random_edges, dice, sign_noise
+from cl_graphs.evaluation.perturbation import add_random_edges, dice, sign_noise
 
 
 def generator(seed=0):

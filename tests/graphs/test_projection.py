@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_graphs.projection import PRUNE_FROM, BudgetProjection, project_budget
+from cl_graphs.methods.projection import PRUNE_FROM, BudgetProjection, project_budget
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)
 

@@ -6,9 +6,9 @@ import torch
 
 from cl_core.evaluation import logistic_probe
 from cl_core.seeding import seed_everything
+from cl_graphs.evaluation.robustness import Judge, attacked_graphs, measure, side_by_side
 from cl_graphs.graph import make_graph
 from cl_graphs.node_task import NodeModel
-from cl_graphs.robustness import Judge, attacked_graphs, measure, side_by_side
 
 STRENGTHS = {"budgets": (0.1, 0.3), "radii": (0.05, 0.2)}
 PROTOCOL = {"splits": 3, "train_fraction": 0.3, "seed": 0}

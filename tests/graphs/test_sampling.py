@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from torch_geometric.utils import subgraph
 
 from cl_core.errors import InputError
-from cl_graphs.features import dense_rows
 from cl_graphs.graph import make_graph
-from cl_graphs.sampling import (
+from cl_graphs.methods.sampling import (
     DrawSampler,
     SubgraphDataset,
     induced_edges,
     loader_for,
     random_nodes,
 )
+from cl_graphs.readers.features import dense_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ariel.npz"
 

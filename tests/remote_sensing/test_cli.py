@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cl_remote_sensing.cli import main
-from cl_remote_sensing.landscape import CLASSES, write_landscape
+from cl_remote_sensing.landscape.draw import CLASSES, write_landscape
 
 NETWORK = ("--network.encoder", "resnet18", "--network.width", "16")
 QUIET = ("--trainer.progress", "false", "--trainer.tensorboard", "false")

@@ -25,13 +25,19 @@ from two_ranks import run_two_ranks
 
 from cl_core.config import TrainerConfig
 from cl_core.distributed import rank, world_size
-from cl_core.heads import build_head
 from cl_core.loader import make_loader
+from cl_core.networks.heads import build_head
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
-from cl_remote_sensing.glcnet import GLCNet, glcnet_loss, nt_xent, region_means, style_vector
 from cl_remote_sensing.hyper import GLCNetHyper
+from cl_remote_sensing.methods.glcnet import (
+    GLCNet,
+    glcnet_loss,
+    nt_xent,
+    region_means,
+    style_vector,
+)
 from cl_remote_sensing.networks.deeplab import ASPP, PaperDecoder
 from cl_remote_sensing.networks.network import SegmentationNetwork, build_network
 from cl_remote_sensing.views.two_views import TwoViews, ViewPair

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cl_remote_sensing.metrics import Confusion, confusion_matrix, scores
+from cl_remote_sensing.evaluation.metrics import Confusion, confusion_matrix, scores
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "glcnet.npz", allow_pickle=False)
 MATRICES = hnp.arrays(np.int64, st.integers(1, 5).map(lambda k: (k, k)), elements=st.integers(0, 9))

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from cl_core.errors import InputError
-from cl_core.weights import adapt_channels
+from cl_core.networks.weights import adapt_channels
 from cl_remote_sensing.networks.deeplab import ASPP, use_short_taps
 from cl_remote_sensing.networks.network import (
     SegmentationNetwork,

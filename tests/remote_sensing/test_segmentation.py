@@ -17,10 +17,10 @@ from cl_core.errors import InputError
 from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.training import fit
+from cl_remote_sensing.evaluation.metrics import confusion_matrix, scores
 from cl_remote_sensing.hyper import SegmentationHyper
-from cl_remote_sensing.metrics import confusion_matrix, scores
-from cl_remote_sensing.pixel_losses import class_weights, dice_loss, focal_loss
-from cl_remote_sensing.segmentation import (
+from cl_remote_sensing.methods.pixel_losses import class_weights, dice_loss, focal_loss
+from cl_remote_sensing.methods.segmentation import (
     Segmenter,
     evaluate_network,
     fitting_batch_size,

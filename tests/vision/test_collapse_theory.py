@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cl_core.evaluation import singular_values
 from cl_core.runs import Run
-from cl_vision.collapse_theory import (
+from cl_vision.collapse.theory import (
     alpha_weights,
     distance_loss,
     layer_gradients,
@@ -24,9 +24,9 @@ from cl_vision.collapse_theory import (
     weighted_covariances,
     x_matrix,
 )
-from cl_vision.theory_figures import turning_point
-from cl_vision.theory_pages import theory_page
-from cl_vision.toy_studies import (
+from cl_vision.collapse.theory_figures import turning_point
+from cl_vision.collapse.theory_pages import theory_page
+from cl_vision.collapse.toy_studies import (
     growth_rates,
     implicit_regularization,
     initial_layers,

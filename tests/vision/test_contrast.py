@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from two_ranks import run_two_ranks
 
 from cl_core.losses import info_nce, nt_xent
-from cl_vision.contrast import directclr_loss, two_view_loss
+from cl_vision.methods.contrast import directclr_loss, two_view_loss
 
 RANKS, PAIRS = 2, 5
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from cl_core.backbones import build_backbone
 from cl_core.config import TrainerConfig
 from cl_core.evaluation import extract_features, knn_accuracy
 from cl_core.loader import make_loader
+from cl_core.networks.backbones import build_backbone
 from cl_core.optim import LARS, cosine_with_warmup
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
 from cl_vision.digits import DigitViews, load_digits
-from cl_vision.directclr import DirectCLR, advice, directclr_loss, ends_in_residual_block
 from cl_vision.hyper import DirectCLRHyper, OptimizerHyper
+from cl_vision.methods.directclr import DirectCLR, advice, directclr_loss, ends_in_residual_block
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "directclr.npz", allow_pickle=False)
 CASES = ("main", "f32", "zero")

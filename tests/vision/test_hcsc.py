@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cl_core.kmeans import build_hierarchy
-from cl_vision.hcsc import (
+from cl_vision.hcsc.equations import (
     batch_negatives,
     concentrations,
     instance_keep,

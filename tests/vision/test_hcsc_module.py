@@ -27,8 +27,8 @@ from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
-from cl_vision.cluster_tree import cluster_tree
-from cl_vision.hcsc_module import HCSC
+from cl_vision.hcsc.cluster_tree import cluster_tree
+from cl_vision.hcsc.module import HCSC
 from cl_vision.hyper import HCSCHyper, OptimizerHyper
 
 IMAGES, QUEUE = 96, 32

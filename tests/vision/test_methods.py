@@ -13,13 +13,13 @@ from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_vision.config import PretrainConfig
 from cl_vision.data import open_images
-from cl_vision.directclr import DirectCLR
-from cl_vision.hcsc_module import HCSC
+from cl_vision.hcsc.module import HCSC
 from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, SimCLRHyper
-from cl_vision.methods import ShareBatch, Training, build_encoder, resolved
-from cl_vision.moco import MoCo
+from cl_vision.methods.directclr import DirectCLR
+from cl_vision.methods.moco import MoCo
+from cl_vision.methods.simclr import SimCLR
+from cl_vision.methods.training import ShareBatch, Training, build_encoder, resolved
 from cl_vision.model import ImageModel
-from cl_vision.simclr import SimCLR
 
 
 def options(method: str = "simclr", **more) -> PretrainConfig:

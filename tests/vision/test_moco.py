@@ -19,7 +19,7 @@ from two_ranks import run_two_ranks
 from cl_core.distributed import rank
 from cl_core.errors import InputError
 from cl_vision.hyper import MoCoHyper, OptimizerHyper
-from cl_vision.moco import MoCo, require_queue
+from cl_vision.methods.moco import MoCo, require_queue
 
 RANKS, SHARE, QUEUE = 2, 4, 24
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from cl_core.optim import LARS
 from cl_vision.hyper import OptimizerHyper
-from cl_vision.optimisation import configure
+from cl_vision.methods.optimisation import configure
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cl_vision.projectors import FirstChannels, build_projector, default_rank
-from cl_vision.simclr import two_view_loss
+from cl_vision.methods.projectors import FirstChannels, build_projector, default_rank
+from cl_vision.methods.simclr import two_view_loss
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "directclr.npz", allow_pickle=False)
 CASES = ("main", "f32", "zero")

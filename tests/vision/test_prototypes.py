@@ -24,10 +24,10 @@ from cl_core.distributed import rank
 from cl_core.errors import InputError
 from cl_core.loader import make_loader
 from cl_core.runs import Run
-from cl_vision.cluster_tree import ClusterTree, nearest_rows, write_cluster_tree
-from cl_vision.estimate import Encoded, encode_shard, estimate
-from cl_vision.hcsc import concentrations, log_sums, member_distances
-from cl_vision.prototypes import (
+from cl_vision.hcsc.cluster_tree import ClusterTree, nearest_rows, write_cluster_tree
+from cl_vision.hcsc.equations import concentrations, log_sums, member_distances
+from cl_vision.hcsc.estimate import Encoded, encode_shard, estimate
+from cl_vision.hcsc.prototypes import (
     Prototypes,
     agreement,
     require_clusters,

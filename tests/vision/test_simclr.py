@@ -15,10 +15,10 @@ from cl_core.losses import nt_xent
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
-from cl_vision.contrast import two_view_loss
 from cl_vision.hyper import OptimizerHyper, SimCLRHyper
-from cl_vision.projectors import ProjectorKind
-from cl_vision.simclr import SimCLR
+from cl_vision.methods.contrast import two_view_loss
+from cl_vision.methods.projectors import ProjectorKind
+from cl_vision.methods.simclr import SimCLR
 
 SGD = OptimizerHyper(learning_rate=0.2)
 

@@ -19,11 +19,8 @@ from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import fit
-from cl_vision.collapse_monitor import CollapseMonitor, monitor_figure, read_snapshots
-from cl_vision.directclr import DirectCLR
-from cl_vision.hyper import DirectCLRHyper, OptimizerHyper
-from cl_vision.projectors import FirstChannels, build_projector
-from cl_vision.spectrum import (
+from cl_vision.collapse.monitor import CollapseMonitor, monitor_figure, read_snapshots
+from cl_vision.collapse.spectrum import (
     Spectrum,
     log_spectrum,
     parts,
@@ -32,6 +29,9 @@ from cl_vision.spectrum import (
     spectrum_figure,
     spectrum_table,
 )
+from cl_vision.hyper import DirectCLRHyper, OptimizerHyper
+from cl_vision.methods.directclr import DirectCLR
+from cl_vision.methods.projectors import FirstChannels, build_projector
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "directclr.npz", allow_pickle=False)
 

@@ -8,9 +8,12 @@ function can be had from here, where it is first used: ``cl_core.load_encoder(pa
 
 import lazy_loader
 
+from cl_core._moved import MOVED
 from cl_core._version import __version__
+from cl_core.renamed import keep_old_names
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"export": ["load_encoder"]}
+    __name__, submod_attrs={"networks.export": ["load_encoder"]}
 )
 __all__ += ["__version__"]
+keep_old_names(__name__, MOVED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cl_core.cli import run_program
+from cl_core.commands.cli import run_program
 from cl_graphs.config import (
     DemoConfig,
     EmbedConfig,

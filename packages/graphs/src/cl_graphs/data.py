@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cl_core.errors import InputError
-from cl_graphs.datasets import NAMED_GRAPHS, fetch, load_named
-from cl_graphs.files import load_edge_list
 from cl_graphs.graph import AttributedGraph, require_classes
-from cl_graphs.graphml import load_graphml
-from cl_graphs.poisoned import load_poisoned
-from cl_graphs.tu import COLLECTIONS, collection_folder, read_collection
+from cl_graphs.readers.datasets import NAMED_GRAPHS, fetch, load_named
+from cl_graphs.readers.files import load_edge_list
+from cl_graphs.readers.graphml import load_graphml
+from cl_graphs.readers.poisoned import load_poisoned
+from cl_graphs.readers.tu import COLLECTIONS, collection_folder, read_collection
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -96,7 +96,7 @@ def load_graphs(
         download: Let PyG fetch a collection that is not below ``root``.
 
     Returns:
-        A PyG ``Data`` per graph, see `cl_graphs.tu.read_collection`.
+        A PyG ``Data`` per graph, see `cl_graphs.readers.tu.read_collection`.
 
     Raises:
         InputError: If it is not there, or its files are malformed.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_core.errors import InputError
-from cl_graphs.features import feature_matrix
+from cl_graphs.readers.features import feature_matrix
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -80,7 +80,7 @@ class AttributedGraph:
 
     def to_data(self) -> Data:
         """Return the whole graph as PyG's ``Data`` with dense ``x`` and node numbers ``n_id``."""
-        from cl_graphs.pyg import Data
+        from cl_graphs.readers.pyg import Data
 
         nodes = torch.arange(self.num_nodes)
         x = self.x if self.x.layout == torch.strided else self.x.to_dense()

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from cl_core.errors import InputError
 from cl_core.loader import make_loader
 from cl_graphs.config import EvaluateConfig, PretrainConfig
-from cl_graphs.embedding import embed_graphs
-from cl_graphs.encoder import GIN, graph_head
-from cl_graphs.evaluation import FOLDS, whole_graph_scores
+from cl_graphs.evaluation.embedding import embed_graphs
+from cl_graphs.evaluation.scores import FOLDS, whole_graph_scores
+from cl_graphs.methods.encoder import GIN, graph_head
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-    from cl_graphs.graph_ariel import GraphAriel
+    from cl_graphs.methods.graph_ariel import GraphAriel
 
 __all__ = ["GraphModel", "GraphTask"]
 
@@ -54,7 +54,7 @@ class GraphModel(nn.Module):
         Raises:
             InputError: If the node features are not as many as the encoder's.
         """
-        from cl_graphs.pyg import Batch
+        from cl_graphs.readers.pyg import Batch
 
         width = graphs[0].num_features
         if width != self.card["in_features"]:
@@ -118,7 +118,7 @@ class GraphTask:
 
     def method(self, model: GraphModel, config: PretrainConfig) -> GraphAriel:
         """Build what trains the model."""
-        from cl_graphs.graph_ariel import GraphAriel  # Lightning costs seconds
+        from cl_graphs.methods.graph_ariel import GraphAriel  # Lightning costs seconds
 
         hyper = config.collection
         if config.method == "grace":
@@ -127,7 +127,7 @@ class GraphTask:
 
     def loader(self, config: PretrainConfig) -> Any:
         """Serve the training's batches: an epoch is one pass over the collection."""
-        from cl_graphs.pyg import Batch
+        from cl_graphs.readers.pyg import Batch
 
         return make_loader(
             self.data,

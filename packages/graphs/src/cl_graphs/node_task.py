@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from cl_core.errors import InputError
 from cl_graphs.config import EvaluateConfig, PretrainConfig
-from cl_graphs.embedding import embed
-from cl_graphs.encoder import GCN, ProjectionHead
-from cl_graphs.evaluation import node_scores
+from cl_graphs.evaluation.embedding import embed
+from cl_graphs.evaluation.scores import node_scores
 from cl_graphs.graph import AttributedGraph, require_classes
 from cl_graphs.hyper import ArielHyper
-from cl_graphs.sampling import loader_for
+from cl_graphs.methods.encoder import GCN, ProjectionHead
+from cl_graphs.methods.sampling import loader_for
 
 if TYPE_CHECKING:
-    from cl_graphs.ariel import Ariel
+    from cl_graphs.methods.ariel import Ariel
 
 __all__ = ["NodeModel", "NodeTask"]
 
@@ -103,7 +103,9 @@ class NodeTask:
 
     def method(self, model: NodeModel, config: PretrainConfig) -> Ariel:
         """Build what trains the model."""
-        from cl_graphs.ariel import Ariel  # Lightning costs seconds, and only training needs it
+        from cl_graphs.methods.ariel import (
+            Ariel,  # Lightning costs seconds, and only training needs it
+        )
 
         hyper = ArielHyper(**{f.name: getattr(config, f.name) for f in fields(ArielHyper)})
         if config.method == "grace":

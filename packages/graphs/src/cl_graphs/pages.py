@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cl_core.evaluation import project_2d
-from cl_core.figures import new_figure, scatter_2d, training_curves
 from cl_core.report import Report
+from cl_core.report.figures import new_figure, scatter_2d, training_curves
 from cl_core.runs import Run
-from cl_graphs.robustness import Measured
+from cl_graphs.evaluation.robustness import Measured
 from cl_graphs.tasks import Task
 
 if TYPE_CHECKING:

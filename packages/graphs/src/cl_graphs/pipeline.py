@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cl_core.commands.outcome import Outcome, text_table
 from cl_core.errors import InputError
 from cl_core.evaluation import effective_rank
-from cl_core.figures import metric_table
-from cl_core.outcome import Outcome, text_table
+from cl_core.report.figures import metric_table
 from cl_core.runs import Run
+from cl_core.runs.vectors import write_vectors
 from cl_core.seeding import seed_everything
-from cl_core.vectors import write_vectors
 from cl_graphs import pages
 from cl_graphs.config import (
     DemoConfig,
@@ -28,8 +28,8 @@ from cl_graphs.config import (
     SavedRunOptions,
 )
 from cl_graphs.data import load_poisoned
+from cl_graphs.evaluation.robustness import measure, side_by_side
 from cl_graphs.node_task import NodeModel, NodeTask
-from cl_graphs.robustness import measure, side_by_side
 from cl_graphs.tasks import Model, Task, load_model, task_of, task_of_run
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "robustness"]

@@ -9,6 +9,9 @@ import importlib.metadata
 
 import lazy_loader
 
+from cl_core.renamed import keep_old_names
+from cl_remote_sensing._moved import MOVED
+
 __version__ = importlib.metadata.version("cl-remote-sensing")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -26,3 +29,4 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     },
 )
 __all__ += ["__version__"]
+keep_old_names(__name__, MOVED)

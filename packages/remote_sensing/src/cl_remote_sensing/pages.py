@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_core.figures import MISSING, new_figure, training_curves
 from cl_core.report import Report
+from cl_core.report.figures import MISSING, new_figure, training_curves
 from cl_core.runs import Run
 from cl_core.seeding import RandomStream
 from cl_remote_sensing.data import UnlabelledTiles
-from cl_remote_sensing.labelled import LabelledTileSets
-from cl_remote_sensing.landscape import CLASSES, COLORS, Landscape
+from cl_remote_sensing.evaluation.metrics import Confusion
+from cl_remote_sensing.landscape.draw import CLASSES, COLORS, Landscape
 from cl_remote_sensing.mapping.area import AreaTable
 from cl_remote_sensing.mapping.quicklook import draw, shrunk_image, shrunk_map
 from cl_remote_sensing.mapping.scene_map import MapResult
-from cl_remote_sensing.metrics import Confusion
 from cl_remote_sensing.rasters.raster import Scene, open_scene
 from cl_remote_sensing.saved import SavedModel
+from cl_remote_sensing.tiles.labelled import LabelledTileSets
 from cl_remote_sensing.views.augment import rgb_bands
 from cl_remote_sensing.views.two_views import TwoViews, ViewPair
 

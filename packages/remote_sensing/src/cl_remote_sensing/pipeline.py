@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cl_core.commands.outcome import Outcome, text_table
 from cl_core.errors import InputError
-from cl_core.figures import metric_table
-from cl_core.outcome import Outcome, text_table
+from cl_core.report.figures import metric_table
 from cl_core.runs import Run, launched_shard
 from cl_core.seeding import RandomStream, seed_everything
 from cl_remote_sensing import pages
@@ -19,18 +19,18 @@ from cl_remote_sensing.config import (
     PredictConfig,
     PretrainConfig,
 )
+from cl_remote_sensing.evaluation.measure import confusion_of_map, confusion_of_tiles
+from cl_remote_sensing.evaluation.metrics import Confusion, scores
 from cl_remote_sensing.hyper import GLCNetHyper, options_of
-from cl_remote_sensing.labelled import open_kept, open_labelled, open_tile_sets
-from cl_remote_sensing.landscape import write_landscape
-from cl_remote_sensing.landscape_demo import demo_steps
+from cl_remote_sensing.landscape.demo import demo_steps
+from cl_remote_sensing.landscape.draw import write_landscape
 from cl_remote_sensing.mapping.maps import finish_map, legend_of, map_scenes
-from cl_remote_sensing.measure import confusion_of_map, confusion_of_tiles
-from cl_remote_sensing.metrics import Confusion, scores
-from cl_remote_sensing.pretraining import pair_loader, pretraining_tiles, pretraining_views
+from cl_remote_sensing.methods.pretraining import pair_loader, pretraining_tiles, pretraining_views
+from cl_remote_sensing.methods.start import new_network, start_finetuning
 from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.saved import SavedModel, check_bands
-from cl_remote_sensing.scenes import fit_normalization, kept_index, open_data
-from cl_remote_sensing.start import new_network, start_finetuning
+from cl_remote_sensing.tiles.labelled import open_kept, open_labelled, open_tile_sets
+from cl_remote_sensing.tiles.scenes import fit_normalization, kept_index, open_data
 
 __all__ = ["demo", "evaluate", "finetune", "predict", "pretrain"]
 
@@ -47,8 +47,8 @@ def pretrain(config: PretrainConfig) -> Outcome:
         TrainingError: If the loss stops being a number.
     """
     from cl_core.training import fit  # Lightning costs seconds, and only training needs it
-    from cl_remote_sensing.glcnet import EMBEDDING, GLCNet
-    from cl_remote_sensing.retrieval import view_retrieval
+    from cl_remote_sensing.evaluation.retrieval import view_retrieval
+    from cl_remote_sensing.methods.glcnet import EMBEDDING, GLCNet
 
     with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
         seed_everything(config.seed)
@@ -121,8 +121,8 @@ def finetune(config: FinetuneConfig) -> Outcome:
         TrainingError: If the loss stops being a number.
     """
     from cl_core.training import fit, load_weights
-    from cl_remote_sensing.finetuning import LabelledFeed, build_segmenter
-    from cl_remote_sensing.segmentation import reestimate_batch_norm
+    from cl_remote_sensing.methods.finetuning import LabelledFeed, build_segmenter
+    from cl_remote_sensing.methods.segmentation import reestimate_batch_norm
 
     before = None if config.run is None else SavedModel.load(config.run, "pretrained")
     with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:

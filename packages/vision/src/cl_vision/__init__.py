@@ -9,6 +9,9 @@ import importlib.metadata
 
 import lazy_loader
 
+from cl_core.renamed import keep_old_names
+from cl_vision._moved import MOVED
+
 __version__ = importlib.metadata.version("cl-vision")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -31,10 +34,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "pipeline": ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"],
         "data": ["open_images"],
-        "directclr": ["DirectCLR"],
-        "hcsc_module": ["HCSC"],
-        "moco": ["MoCo"],
-        "simclr": ["SimCLR"],
+        "methods.directclr": ["DirectCLR"],
+        "hcsc.module": ["HCSC"],
+        "methods.moco": ["MoCo"],
+        "methods.simclr": ["SimCLR"],
     },
 )
 __all__ += ["__version__"]
+keep_old_names(__name__, MOVED)

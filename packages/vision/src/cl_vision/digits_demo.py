@@ -9,17 +9,17 @@ from typing import Any
 
 import yaml
 
-from cl_core.figures import metric_table, training_curves
-from cl_core.outcome import text_table
+from cl_core.commands.outcome import text_table
 from cl_core.report import Report
+from cl_core.report.figures import metric_table, training_curves
 from cl_core.runs import Run
 from cl_vision import pages
+from cl_vision.collapse.spectrum import spectra
 from cl_vision.config import DemoConfig, EvaluateConfig, PretrainConfig
 from cl_vision.data import open_images
-from cl_vision.evaluation import Measured, measure, slug
+from cl_vision.evaluation.measures import Measured, measure, slug
 from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, SimCLRHyper
 from cl_vision.saved import Trained
-from cl_vision.spectrum import spectra
 
 __all__ = ["demo_runs", "write_demo"]
 

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_core.backbones import Backbone, build_backbone
 from cl_core.errors import InputError
 from cl_core.evaluation.features import extract_features
-from cl_core.export import encoder_card, load_encoder
-from cl_core.heads import build_head
+from cl_core.networks.backbones import Backbone, build_backbone
+from cl_core.networks.export import encoder_card, load_encoder
+from cl_core.networks.heads import build_head
 from cl_core.runs import Run
 from cl_core.transforms import IMAGENET, Statistics
 from cl_vision.data import Images, evaluation_loader, evaluation_view
-from cl_vision.projectors import FirstChannels, build_projector
+from cl_vision.methods.projectors import FirstChannels, build_projector
 
 __all__ = [
     "ImageModel",

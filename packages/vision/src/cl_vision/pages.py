@@ -10,17 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_core.evaluation.projection import project_2d
-from cl_core.explorer.contact_sheet import contact_sheet
-from cl_core.figures import scatter_2d, training_curves
 from cl_core.report import Report
+from cl_core.report.explorer.contact_sheet import contact_sheet
+from cl_core.report.figures import scatter_2d, training_curves
 from cl_core.runs import Run
+from cl_vision.collapse.spectrum import Spectrum, spectrum_figure, spectrum_table
 from cl_vision.data import Images
-from cl_vision.evaluation import Measured
-from cl_vision.spectrum import Spectrum, spectrum_figure, spectrum_table
+from cl_vision.evaluation.measures import Measured
 
 if TYPE_CHECKING:
     from cl_core.training import FitResult
-    from cl_vision.cluster_tree import ClusterTree
+    from cl_vision.hcsc.cluster_tree import ClusterTree
 
 __all__ = [
     "add_plane",
@@ -79,7 +79,7 @@ def training_page(
         notes: What the user should know.
         tree: HCSC's clusters.
     """
-    from cl_vision.collapse_monitor import FILE, monitor_figure, read_snapshots
+    from cl_vision.collapse.monitor import FILE, monitor_figure, read_snapshots
 
     options = run.config
     page = Report(name, options["data"])

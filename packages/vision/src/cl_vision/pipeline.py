@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
+from cl_core.commands.outcome import Outcome, text_table
 from cl_core.errors import InputError
-from cl_core.export import save_encoder
-from cl_core.figures import metric_table
-from cl_core.outcome import Outcome, text_table
+from cl_core.networks.export import save_encoder
+from cl_core.report.figures import metric_table
 from cl_core.runs import Run, write_atomic
+from cl_core.runs.vectors import write_vectors
 from cl_core.seeding import seed_everything
-from cl_core.vectors import write_vectors
 from cl_vision import pages
+from cl_vision.collapse.spectrum import Spectrum, spectra, spectrum_table
 from cl_vision.config import (
     DemoConfig,
     EmbedConfig,
@@ -25,10 +26,9 @@ from cl_vision.config import (
     TheoryConfig,
 )
 from cl_vision.data import open_images
-from cl_vision.evaluation import measure, require_classes, slug
+from cl_vision.evaluation.measures import measure, require_classes, slug
 from cl_vision.model import ImageModel, load_any_encoder
 from cl_vision.saved import evenly, free_name, images_of, load_runs, open_remembered
-from cl_vision.spectrum import Spectrum, spectra, spectrum_table
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"]
 
@@ -48,9 +48,9 @@ def pretrain(config: PretrainConfig) -> Outcome:
         TrainingError: If the loss stops being a number.
     """
     from cl_core.training import fit  # Lightning costs seconds, and only training needs it
-    from cl_vision.cluster_tree import cluster_tree, write_cluster_tree
-    from cl_vision.hcsc_module import HCSC
-    from cl_vision.methods import Training, resolved
+    from cl_vision.hcsc.cluster_tree import cluster_tree, write_cluster_tree
+    from cl_vision.hcsc.module import HCSC
+    from cl_vision.methods.training import Training, resolved
 
     images = open_images(
         config.data,
@@ -224,7 +224,7 @@ def theory(config: TheoryConfig) -> Outcome:
     Returns:
         ``<study>/<noise or layers>/effective_rank`` and what else each training is judged by.
     """
-    from cl_vision.theory_pages import theory_page
+    from cl_vision.collapse.theory_pages import theory_page
 
     with Run.create(config.out, config, overwrite=config.overwrite) as run:
         metrics = theory_page(run, study=config.study, steps=config.steps, seed=config.seed)

@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from cl_core.config import TrainerConfig
 from cl_core.errors import InputError
 from cl_core.loader import EpochBatches
-from cl_core.run_directory.folder import launched_rank
 from cl_core.runs import Run
+from cl_core.runs.folder import launched_rank
 from cl_core.seeding import seed_everything
 from cl_core.training.checkpoints import (
     TRAINING_LOSS,

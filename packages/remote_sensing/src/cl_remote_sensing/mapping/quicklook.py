@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from cl_core.figures import new_figure
+from cl_core.report.figures import new_figure
 from cl_core.runs import write_atomic
 from cl_remote_sensing.mapping.writer import open_raster
 from cl_remote_sensing.rasters.raster import Scene

@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_core.backbones import Backbone, build_backbone
 from cl_core.errors import InputError
-from cl_core.weights import load_weights, mismatches, read_weights
+from cl_core.networks.backbones import Backbone, build_backbone
+from cl_core.networks.weights import load_weights, mismatches, read_weights
 from cl_remote_sensing.networks.deeplab import ASPP, RATES, PaperDecoder, initialize, resize
 from cl_remote_sensing.networks.smp_layout import smp_modules
 
@@ -153,8 +153,9 @@ def build_network(
     """Build a DeepLabV3+ with random weights; nothing is downloaded.
 
     Args:
-        encoder: Of the ``paper`` layout one of :data:`cl_core.backbones.RESNETS`; of ``smp`` any
-            encoder name of segmentation_models_pytorch that can be dilated, ``tu-NAME`` for timm's.
+        encoder: Of the ``paper`` layout one of :data:`cl_core.networks.backbones.RESNETS`; of
+            ``smp`` any encoder name of segmentation_models_pytorch that can be dilated,
+            ``tu-NAME`` for timm's.
         bands: Of an image.
         outputs: Channels of the map: 64 for contrasting, the number of classes for segmentation.
         layout: ``paper`` has plain convolutions, a skip from the first stage and two 3x3 blocks in
@@ -285,8 +286,9 @@ def load_backbone(network: SegmentationNetwork, weights: Path | str) -> None:
 
     Args:
         network: Changed in place.
-        weights: What :func:`cl_core.weights.read_weights` reads. For other than three bands the
-            stem is adapted by :func:`cl_core.weights.adapt_channels`; a classifier is dropped.
+        weights: What :func:`cl_core.networks.weights.read_weights` reads. For other than
+            three bands the stem is adapted by
+            :func:`cl_core.networks.weights.adapt_channels`; a classifier is dropped.
 
     Raises:
         InputError: If the file cannot be read or does not fit.

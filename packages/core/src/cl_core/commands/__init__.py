@@ -1,0 +1,3 @@
+"""One frame for every verb: options, recipes, program, outcome."""
+
+__all__: list[str] = []

@@ -1,0 +1,236 @@
+"""Mini-batches of a large graph: random induced subgraphs, delivered by PyG's DataLoader.
+
+ARIEL (Feng et al. 2022) trains on one random node subset a step. Here draw number ``t`` is a pure
+function of ``(seed, t)``, so a resumed run meets the subsets an uninterrupted one would have met,
+whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from cl_core import distributed
+from cl_core.errors import InputError
+from cl_graphs.graph import AttributedGraph
+from cl_graphs.readers.features import csr_entries, dense_rows
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+__all__ = [
+    "DrawSampler",
+    "SubgraphDataset",
+    "induced_edges",
+    "loader_for",
+    "random_nodes",
+]
+
+FOREVER = 2**31
+"""Length of an endless dataset: the sampler, not the dataset, ends an epoch."""
+
+
+def random_nodes(num_nodes: int, size: int, *, seed: int, draw: int) -> Int64[Tensor, " k"]:
+    """Draw a node subset: the first ``size`` of a permutation, in ascending order.
+
+    Every node is eligible, isolated ones too (the official code cannot draw those).
+
+    Args:
+        num_nodes: ``n``.
+        size: Nodes wanted; all of them if ``size >= n``.
+        seed: Seed of the run, at least 0.
+        draw: Number of the draw, at least 0; equal ``(seed, draw)`` give equal subsets.
+
+    Returns:
+        ``min(size, n)`` node numbers.
+    """
+    if size >= num_nodes:
+        return torch.arange(num_nodes)
+    # Neighbouring seeds and draws must not give related streams, hence the hash.
+    state = np.random.SeedSequence([seed, draw]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return torch.randperm(num_nodes, generator=generator)[:size].sort().values
+
+
+def induced_edges(
+    pointers: Int64[Tensor, " n_plus_1"], columns: Int64[Tensor, " e"], nodes: Int64[Tensor, " k"]
+) -> Int64[Tensor, "2 m"]:
+    """Keep the edges with both ends in ``nodes``, renumbered by position in ``nodes``.
+
+    Only the rows of ``nodes`` are read, so the cost is that of their degrees, not of all edges.
+
+    Args:
+        pointers: Where each node's neighbours start in ``columns``, with the total at the end.
+        columns: Neighbours, row after row.
+        nodes: Distinct node numbers; ``nodes[i]`` becomes ``i``.
+
+    Returns:
+        Both directions of each kept edge, sorted by row.
+    """
+    position = torch.full((len(pointers) - 1,), -1)
+    position[nodes] = torch.arange(len(nodes))
+    entries, owner = csr_entries(pointers, nodes)
+    ends = position[columns[entries]]
+    return torch.stack([owner[ends >= 0], ends[ends >= 0]])
+
+
+class SubgraphDataset(Dataset["Data"]):
+    """Random induced subgraphs of one graph, numbered without end; item ``t`` is draw ``t``.
+
+    An item is a PyG ``Data`` with dense float32 ``x``, ``edge_index`` numbered like the rows of
+    ``x``, ``y`` if the graph has labels, and ``n_id``, the rows' node numbers in the whole graph.
+
+    Args:
+        graph: Any graph.
+        subgraph_size: Nodes per item; the whole graph if it has no more.
+        seed: At least 0.
+
+    Raises:
+        ValueError: If ``subgraph_size < 2`` or ``seed < 0``.
+    """
+
+    def __init__(self, graph: AttributedGraph, *, subgraph_size: int, seed: int) -> None:
+        if subgraph_size < 2:
+            raise ValueError(f"subgraph_size must be at least 2, got {subgraph_size}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        self.graph = graph
+        self.subgraph_size = subgraph_size
+        self.seed = seed
+        degrees = torch.bincount(graph.edge_index[0], minlength=graph.num_nodes)
+        self.pointers = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
+
+    def __len__(self) -> int:
+        return FOREVER
+
+    def __getitem__(self, draw: int) -> Data:
+        from cl_graphs.readers.pyg import Data
+
+        graph = self.graph
+        nodes = random_nodes(graph.num_nodes, self.subgraph_size, seed=self.seed, draw=draw)
+        return Data(
+            x=dense_rows(graph.x, nodes),
+            edge_index=induced_edges(self.pointers, graph.edge_index[1], nodes),
+            y=None if graph.y is None else graph.y[nodes],
+            n_id=nodes,
+        )
+
+
+class DrawSampler(DistributedSampler[Any]):
+    """Numbers the draws of a run: step ``s`` of rank ``r`` of ``w`` gets draw ``s * w + r``.
+
+    Lightning calls `set_epoch` before each epoch, also after a resume, and leaves a
+    ``DistributedSampler`` alone.
+
+    Args:
+        dataset: What the draws index.
+        steps_per_epoch: Draws of each rank in an epoch.
+        rank: This process; default: asked of the process group when an epoch starts, so the sampler
+            may be made before the group is.
+        world_size: All processes; likewise.
+
+    Raises:
+        ValueError: If ``steps_per_epoch < 1``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        steps_per_epoch: int,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+        super().__init__(dataset, num_replicas=world_size or 1, rank=rank or 0, shuffle=False)
+        self.steps_per_epoch = steps_per_epoch
+        self.given = rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world_size = self.given
+        rank = distributed.rank() if rank is None else rank
+        world_size = distributed.world_size() if world_size is None else world_size
+        first = self.epoch * self.steps_per_epoch
+        for step in range(first, first + self.steps_per_epoch):
+            yield step * world_size + rank
+
+
+def loader_for(
+    graph: AttributedGraph,
+    *,
+    subgraph_size: int,
+    steps_per_epoch: int = 1,
+    seed: int,
+    sampler: Literal["random", "cluster", "neighbor"] = "random",
+    workers: int = 0,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Any:
+    """Serve mini-batches of one graph as PyG ``Data``.
+
+    Args:
+        graph: Any graph.
+        subgraph_size: Nodes of a batch for ``random``; mean nodes of a cluster for ``cluster``;
+            seed nodes, each with up to 10 + 10 sampled neighbours, for ``neighbor``.
+        steps_per_epoch: Batches of an epoch and rank; ``random`` only, the others see every node
+            once an epoch.
+        seed: At least 0. ``random`` repeats exactly from ``(seed, epoch, rank)``; the others follow
+            torch's global generator.
+        sampler: ``random`` draws node subsets as published; ``cluster`` is PyG's ClusterLoader
+            (Chiang et al. 2019); ``neighbor`` is PyG's NeighborLoader (Hamilton et al. 2017).
+        workers: Processes that prepare batches.
+        rank: This process in a distributed run; default: asked of the process group.
+        world_size: All processes; likewise.
+
+    Returns:
+        A PyG loader. Batches carry ``x``, ``edge_index``, ``n_id`` and, with labels, ``y``.
+
+    Raises:
+        InputError: If ``sampler`` needs a package that is not installed.
+        ValueError: If a number is out of range or ``sampler`` is unknown.
+    """
+    from cl_graphs.readers.pyg import loader
+
+    if sampler == "random":
+        dataset = SubgraphDataset(graph, subgraph_size=subgraph_size, seed=seed)
+        draws = DrawSampler(
+            dataset, steps_per_epoch=steps_per_epoch, rank=rank, world_size=world_size
+        )
+        return loader.DataLoader(dataset, batch_size=1, sampler=draws, num_workers=workers)
+    if sampler not in ("cluster", "neighbor"):
+        raise ValueError(f"sampler must be 'random', 'cluster' or 'neighbor', got {sampler!r}")
+    _require_extension(sampler)
+    data = graph.to_data()
+    if sampler == "cluster":
+        parts = loader.ClusterData(data, num_parts=max(1, -(-graph.num_nodes // subgraph_size)))
+        return loader.ClusterLoader(parts, batch_size=1, shuffle=True, num_workers=workers)
+    return loader.NeighborLoader(
+        data,
+        num_neighbors=[10, 10],
+        subgraph_type="induced",  # both directions of each edge, as the encoder expects
+        batch_size=subgraph_size,
+        shuffle=True,
+        num_workers=workers,
+    )
+
+
+def _require_extension(sampler: str) -> None:
+    """Refuse a sampler whose compiled code is not installed, before PyG's own late ImportError."""
+    from cl_graphs.readers.pyg import typing
+
+    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
+        raise InputError(
+            f"--sampler {sampler} needs the compiled package pyg-lib (or torch-sparse), which is "
+            "not installed; install it, or use --sampler random"
+        )

@@ -1,0 +1,3 @@
+"""The made-up landscape of the demo."""
+
+__all__: list[str] = []

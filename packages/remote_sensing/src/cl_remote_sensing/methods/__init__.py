@@ -1,0 +1,3 @@
+"""GLCNet's pretraining, and segmentation from few labels."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Hierarchical contrastive selective coding (HCSC)."""
+
+__all__: list[str] = []
