@@ -3,18 +3,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from textwrap import dedent
+from typing import Literal
 
 import pytest
 import yaml
 
+from cl_core.checks import OptionError
 from cl_core.commands.cli import run_program
+from cl_core.commands.options import Options, Source
+from cl_core.commands.recipes import _files
 from cl_core.errors import InputError, TrainingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inner:
+class Inner(Options):
     """Inner options.
 
     Args:
@@ -31,7 +36,7 @@ class Inner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class ShowConfig(Options):
     """Count the words of a file.
 
     A second paragraph.
@@ -55,46 +60,51 @@ class Config:
             raise ValueError(f"rate must be positive, got {self.rate}")
 
 
-def show(config: Config) -> str:
+def show(config: ShowConfig) -> str:
     return f"{config.data} {config.rate} {config.inner.devices}"
 
 
-def switches(config: Config) -> str:
+def switches(config: ShowConfig) -> str:
     return f"{config.again} {config.inner.strict}"
 
 
-def clears(config: Config) -> str:
+def clears(config: ShowConfig) -> str:
     for name in ("RANK", "WORLD_SIZE"):
         os.environ.pop(name)
     return "the second process speaks"
 
 
-def refuse(config: Config) -> None:
+def opens(config: ShowConfig) -> None:
+    Path(config.data).read_text()
+
+
+def refuse(config: ShowConfig) -> None:
     raise InputError(f"{config.data} is\nnot there; name another file")
 
 
-def diverge(config: Config) -> None:
+def diverge(config: ShowConfig) -> None:
     raise TrainingError(f"the loss is nan at step {config.data}")
 
 
-def crash(config: Config) -> None:
+def crash(config: ShowConfig) -> None:
     raise KeyError(config.data)
 
 
-def interrupt(config: Config) -> None:
+def interrupt(config: ShowConfig) -> None:
     raise KeyboardInterrupt
 
 
 HERE = __name__
 COMMANDS = {
-    "show": (Config, f"{HERE}:show"),
-    "switches": (Config, f"{HERE}:switches"),
-    "clears": (Config, f"{HERE}:clears"),
-    "refuse": (Config, f"{HERE}:refuse"),
-    "diverge": (Config, f"{HERE}:diverge"),
-    "crash": (Config, f"{HERE}:crash"),
-    "interrupt": (Config, f"{HERE}:interrupt"),
-    "deeper": {"show": (Config, f"{HERE}:show")},
+    "show": (ShowConfig, f"{HERE}:show"),
+    "switches": (ShowConfig, f"{HERE}:switches"),
+    "opens": (ShowConfig, f"{HERE}:opens"),
+    "clears": (ShowConfig, f"{HERE}:clears"),
+    "refuse": (ShowConfig, f"{HERE}:refuse"),
+    "diverge": (ShowConfig, f"{HERE}:diverge"),
+    "crash": (ShowConfig, f"{HERE}:crash"),
+    "interrupt": (ShowConfig, f"{HERE}:interrupt"),
+    "deeper": {"show": (ShowConfig, f"{HERE}:show")},
 }
 
 
@@ -112,17 +122,27 @@ def _this_module():
 
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
-    folder = tmp_path / "some_recipes"
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    (folder / "slow.yaml").write_text("rate: 0.125\ninner:\n  devices: 3\n")
+    """The command's configuration as that of a package with recipes."""
+    folder = tmp_path / "some_suite" / "recipes"
+    folder.mkdir(parents=True)
+    for package in (folder, folder.parent):
+        (package / "__init__.py").touch()
+    (folder / "slow.yaml").write_text("verb: show\nrate: 0.125\ninner:\n  devices: 3\n")
+    (folder / "dotted.yaml").write_text("verb: [show, tell]\ninner.devices: 4\n")
+    (folder / "loud.yaml").write_text("verb: sing\nvolume: 11\n")
+    (folder / "stale.yaml").write_text("verb: show\nvolume: 11\n")
     monkeypatch.syspath_prepend(tmp_path)
-    yield "some_recipes"
-    sys.modules.pop("some_recipes", None)
+    monkeypatch.setattr(ShowConfig, "__module__", "some_suite.config")
+    monkeypatch.setitem(sys.modules, "some_suite.config", _this_module())
+    for name in ("some_suite", "some_suite.recipes"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    _files.cache_clear()
+    yield
+    _files.cache_clear()
 
 
-def run(*argv, recipes=None):
-    return run_program("cl-core", COMMANDS, argv, recipes=recipes)
+def run(*argv):
+    return run_program("cl-core", COMMANDS, argv)
 
 
 def test_a_command_gets_its_configuration_and_prints_its_result(capsys):
@@ -155,16 +175,16 @@ def test_nested_verbs_reach_their_command(capsys):
 def test_a_flag_beats_the_file_beats_the_recipe_beats_the_default(tmp_path, capsys, recipes):
     file = tmp_path / "c.yaml"
     file.write_text("data: f\nrecipe: slow\ninner:\n  devices: 5\n")
-    assert run("show", "--data", "x", recipes=recipes) == 0
-    assert run("show", "--data", "x", "--recipe", "slow", recipes=recipes) == 0
-    assert run("show", "--config", str(file), recipes=recipes) == 0
-    assert run("show", "--config", str(file), "--rate", "9", recipes=recipes) == 0
+    assert run("show", "--data", "x") == 0
+    assert run("show", "--data", "x", "--recipe", "slow") == 0
+    assert run("show", "--config", str(file)) == 0
+    assert run("show", "--config", str(file), "--rate", "9") == 0
     assert capsys.readouterr().out.splitlines() == ["x 0.5 1", "x 0.125 3", "f 0.125 5", "f 9.0 5"]
 
 
 def test_print_config_shows_what_a_recipe_resolves_to(capsys, recipes):
     with pytest.raises(SystemExit) as stop:
-        run("show", "--data", "x", "--recipe", "slow", "--print_config", recipes=recipes)
+        run("show", "--data", "x", "--recipe", "slow", "--print_config")
     assert stop.value.code == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown == {
@@ -200,6 +220,12 @@ def test_a_switch_alone_means_yes(argv, expected, capsys):
         (["show", "--data", "x", "--rate", "-1"], ["rate must be positive, got -1"]),
         (["show", "--data", "x", "--config", "absent.yaml"], ["--config", "absent.yaml"]),
         (["show", "--data", "x", "--recipe", "slo"], ["no recipe 'slo'", "did you mean slow"]),
+        (
+            ["show", "--data", "x", "--recipe", "loud"],
+            ["loud is a recipe of sing, not of show", "for show there are dotted, slow"],
+        ),
+        (["show", "--data", "x", "--rate", "9" * 400], ["too large"]),
+        (["show", "--data", "x", "--inner.devices", "9" * 5000], ["--inner.devices"]),
         (["show", "--data", "x", "--inner.devices", "two"], ["--inner.devices", "two"]),
         (["show", "--data", "x", "--inner.devices", "0"], ["inner.devices must be at least 1"]),
         (["sing"], ["sing", "show"]),
@@ -208,7 +234,7 @@ def test_a_switch_alone_means_yes(argv, expected, capsys):
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_two(argv, words, capsys, recipes):
-    assert run(*argv, recipes=recipes) == 2
+    assert run(*argv) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("cl-core: ")
@@ -273,3 +299,139 @@ def test_version_is_the_distributions(capsys):
     from cl_core import __version__
 
     assert capsys.readouterr().out == f"cl-core {__version__}\n"
+
+
+def test_a_recipe_means_the_same_from_python(recipes):
+    assert ShowConfig(data="x", recipe="slow").rate == 0.125
+    assert ShowConfig(data="x", recipe="slow").inner == Inner(devices=3)
+    assert ShowConfig(data="x", recipe="slow", rate=9.0, inner=Inner()).rate == 9.0
+    assert ShowConfig(data="x", recipe="slow", inner=Inner()).inner == Inner()
+    assert ShowConfig(data="x", recipe="slow", inner={"strict": True}).inner == Inner(
+        devices=3, strict=True
+    )
+    assert ShowConfig.from_recipe("dotted", data="x").inner.devices == 4
+    again = replace(ShowConfig(data="x", recipe="slow"), rate=1.0)
+    assert (again.rate, again.inner.devices) == (1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"recipe": "slo"}, "there is no recipe 'slo'; did you mean slow?"),
+        ({"recipe": "loud"}, "loud is a recipe of sing, not of show"),
+        ({"recipe": "stale"}, "there is no option volume"),
+        ({"rte": 1.0}, "there is no option rte: did you mean rate?"),
+        ({"rate": "fast"}, "rate must be a number, got 'fast'"),
+        ({"rate": True}, "rate must be a number, got True"),
+        ({"rate": 10**400}, "rate must be a number, got a number of 1329 bits"),
+        ({"rate": float("nan")}, "rate must be a number, got nan"),
+        ({"again": 1}, "again must be true or false, got 1"),
+        ({"inner": {"devices": 1.5}}, r"inner.devices must be a whole number, got 1.5"),
+        ({"inner": {"device": 1}}, r"there is no option inner.device: did you mean devices?"),
+        ({"inner": 3}, "inner must be a Inner or a mapping of its options, got 3"),
+        ({"inner": {"devices": 2**60}}, r"inner.devices must be below 2\^53, got 61 bits"),
+    ],
+)
+def test_python_refuses_what_the_command_line_refuses(given, message, recipes):
+    with pytest.raises(OptionError, match=message):
+        ShowConfig(data="x", **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds(Options):
+    """Every kind of option.
+
+    Args:
+        data: A source.
+        out: A path.
+        mode: A literal.
+        sizes: A list.
+        pair: Two values.
+        either: Of two kinds.
+    """
+
+    data: Source
+    out: Path | None = None
+    mode: Literal["fast", "exact"] = "fast"
+    sizes: tuple[int, ...] = ()
+    pair: tuple[float, str] = (1.0, "a")
+    either: int | str = "auto"
+
+
+def test_values_become_what_the_option_holds():
+    made = Kinds(data="d", out="a/b", sizes=[1, 2], pair=[3, "b"], either=4)
+    assert made == Kinds(data="d", out=Path("a/b"), sizes=(1, 2), pair=(3.0, "b"), either=4)
+    assert isinstance(made.pair[0], float)
+    array = object()
+    assert Kinds(data=array).data is array
+    assert Kinds(data=Path("d")).data == "d"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mode": "fats"}, "mode must be 'fast' or 'exact', got 'fats': did you mean fast?"),
+        ({"sizes": 3}, "sizes must be a list, got 3"),
+        ({"sizes": [1, "b"]}, r"sizes\[1\] must be a whole number, got 'b'"),
+        ({"pair": [1]}, "pair must be 2 values"),
+        ({"either": 1.5}, "either must be a whole number or text, got 1.5"),
+        ({"out": 3}, "out must be a path, got 3"),
+        ({"data": 3}, "data must be text, got 3"),
+    ],
+)
+def test_values_of_other_kinds_are_refused(given, message):
+    with pytest.raises(OptionError, match=message):
+        Kinds(**{"data": "d"} | given)
+
+
+def test_what_a_terminal_obeys_is_spelled_out(capsys):
+    assert run("refuse", "--data", "\x1b]0;title\x07\x1b[31mred‮") == 2
+    err = capsys.readouterr().err
+    assert r"\x1b]0;title\x07\x1b[31mred\u202e is not there" in err
+    assert run("show", "--data", "a\x1b[2J") == 0
+    assert capsys.readouterr().out == "a\\x1b[2J 0.5 1\n"
+
+
+def test_warnings_are_one_printable_line(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        dedent("""
+        import warnings
+        from dataclasses import dataclass
+        from cl_core.commands.cli import run_program
+
+        @dataclass
+        class Config:
+            data: str
+
+        def warn(config):
+            warnings.warn(f"see {config.data}\\nhere")
+
+        run_program("cl-core", {"warn": (Config, "__main__:warn")})
+        """)
+    )
+    command = [sys.executable, script, "warn", "--data", "x\x1b[0m"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "UserWarning: see x\\x1b[0m here\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"data: caf\xe9\n", ["c.yaml", "not UTF-8"]),
+        (b"data: [" * 20_000, ["c.yaml", "64 deep"]),
+        (b"data: {a: 1\n", ["c.yaml", "no YAML in line"]),
+        (b"data: x\nrate: " + b"9" * 5000, ["c.yaml"]),
+    ],
+)
+def test_a_file_of_options_that_cannot_be_read_is_one_line(tmp_path, content, words, capsys):
+    (tmp_path / "c.yaml").write_bytes(content)
+    assert run("show", "--config", str(tmp_path / "c.yaml")) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+
+
+def test_a_name_that_the_machine_refuses_is_the_users_to_mend(capsys):
+    assert run("opens", "--data", "a" * 300) == 2
+    assert "File name too long" in capsys.readouterr().err

@@ -38,9 +38,9 @@ def test_options_nest_on_the_command_line():
     [
         ({"devices": 0}, "trainer.devices must be at least 1, got 0"),
         ({"num_nodes": 0}, "trainer.num_nodes must be at least 1"),
-        ({"precision": "16"}, "trainer.precision must be one of 64-true, .* got '16'"),
-        ({"gradient_clip": 0.0}, "trainer.gradient_clip must be positive"),
-        ({"gradient_clip": float("nan")}, "trainer.gradient_clip must be positive"),
+        ({"precision": "16"}, "precision must be '64-true', .* got '16'"),
+        ({"gradient_clip": 0.0}, "gradient_clip must be"),
+        ({"gradient_clip": float("nan")}, "gradient_clip must be"),
         ({"checkpoint_every": -1}, "trainer.checkpoint_every must be 0"),
         ({"log_every": 0}, "trainer.log_every must be at least 1"),
         ({"strategy": "ddp_spawn"}, "trainer.strategy 'ddp_spawn' .* use ddp"),

@@ -1,11 +1,14 @@
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -13,11 +16,16 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
+from cl_core.checks import require_positive
+from cl_core.commands.options import Options, Source
 from cl_core.config import TrainerConfig
 from cl_core.errors import InputError
 from cl_core.runs import Run, write_atomic
-from cl_core.runs.folder import launched_rank, launched_shard
+from cl_core.runs.card import Card
+from cl_core.runs.fingerprint import of_arrays, of_files
 from cl_core.runs.history import History
+from cl_core.runs.launch import launched_rank, launched_shard
+from cl_core.runs.record import require_readable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -338,43 +346,336 @@ def test_outputs_lie_inside_the_run(tmp_path):
 # The model
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaleCard(Options):
+    """How values are scaled."""
+
+    mean: tuple[float, ...]
+    unit: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerCard(Card):
+    """A layer."""
+
+    kind: ClassVar[str] = "layer"
+    made_by: ClassVar[str] = "cl-x train"
+
+    width: int
+    act: Literal["relu", "none"] = "none"
+    names: tuple[str, ...] = ()
+    scale: ScaleCard | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(width=self.width)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherCard(LayerCard):
+    """Another."""
+
+    kind: ClassVar[str] = "tree"
+    made_by: ClassVar[str] = "cl-y grow"
+
+
+def layer(card):
+    return torch.nn.Linear(card.width, card.width)
+
+
+def saved_layer(out, **entries):
+    card = LayerCard(**{"width": 2} | entries)
+    with Run.create(out, Config(), overwrite=out.exists()) as run:
+        run.save_model(layer(card), card)
+    return Run.open(out)
+
+
 def test_a_model_and_its_card_come_back_as_they_went(tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     module[1].weight = module[0].weight  # shared memory
-    card = {"bands": (1, 2), "mean": np.array([0.5]), "classes": ["naïve"], "head": None}
+    card = LayerCard(width=3, names=("naïve",), scale=ScaleCard(mean=(0.5, 2)))
     with Run.create(tmp_path / "run", Config()) as run:
         run.save_model(module, card)
         run.save_model({"w": torch.arange(6.0).reshape(2, 3).T}, card)
-    state, read = Run.open(tmp_path / "run").load_model()
-    assert torch.equal(state["w"], torch.arange(6.0).reshape(2, 3).T)
-    assert read == {"bands": [1, 2], "mean": [0.5], "classes": ["naïve"], "head": None}
+    saved = Run.open(tmp_path / "run").load_model(OtherCard, LayerCard)
+    assert torch.equal(saved.state["w"], torch.arange(6.0).reshape(2, 3).T)
+    assert saved.card == card
+    assert type(saved.card) is LayerCard
+    assert (
+        saved.digest
+        == hashlib.sha256((tmp_path / "run/model.safetensors").read_bytes()).hexdigest()
+    )
+
+
+def test_a_model_is_rebuilt_in_eval_mode(tmp_path):
+    run = saved_layer(tmp_path / "run")
+    module = run.load_model(LayerCard).build(layer)
+    assert not module.training
+    assert torch.equal(module.weight, run.load_model(LayerCard).state["weight"])
 
 
 def test_a_card_holds_finite_numbers(tmp_path):
+    card = LayerCard(width=1, scale=ScaleCard(mean=(float("inf"),)))
     with Run.create(tmp_path / "run", Config()) as run, pytest.raises(ValueError, match="JSON"):
-        run.save_model({"w": torch.zeros(1)}, {"mean": float("nan")})
+        run.save_model({"w": torch.zeros(1)}, card)
+
+
+def test_a_model_of_another_package_is_refused(tmp_path):
+    run = saved_layer(tmp_path / "run")
+    with pytest.raises(
+        InputError, match=r"holds a model of kind 'layer', not a 'tree' of cl-y grow"
+    ):
+        run.load_model(OtherCard)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model.json", None, "model.json cannot be read"),
-        ("model.json", b'{"mean": NaN}', r"model.json is damaged \(NaN is not JSON\)"),
+        ("model.json", None, r"has no model yet: resume it \(model.json is missing\)"),
+        ("model.json", b'{"mean": NaN}', r"model.json is damaged or no JSON: NaN is not JSON"),
         ("model.json", b"[]", r"model.json is damaged"),
-        ("model.json", b"{}", "is not the file that model.json describes"),
-        ("model.safetensors", None, "cannot read .*model.safetensors"),
+        ("model.json", b"[" * 100_000, r"model.json is nested more than 64 deep"),
+        ("model.json", b"{}", "holds a model of kind None, not a 'layer' of cl-x train"),
+        ("model.json", b"\xff", "model.json is not UTF-8"),
+        ("model.safetensors", None, "model.safetensors cannot be read"),
         ("model.safetensors", b"\x80\x04half a file", "model.safetensors is damaged"),
     ],
 )
 def test_a_damaged_model_is_refused(tmp_path, name, content, message):
-    with Run.create(tmp_path / "run", Config()) as run:
-        run.save_model({"w": torch.zeros(2)}, {})
+    saved_layer(tmp_path / "run")
     if content is None:
         (tmp_path / "run" / name).unlink()
     else:
         (tmp_path / "run" / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        Run.open(tmp_path / "run").load_model()
+        Run.open(tmp_path / "run").load_model(LayerCard)
+
+
+WRONG = (None, True, 3, -1, 2.5, 2**70, "x", [], [1], {}, {"a": 1}, [[["x"]]])
+
+
+@pytest.mark.parametrize(
+    "key", ["width", "act", "names", "scale", "kind", "version", "weights_sha256"]
+)
+def test_wrong_types_in_a_card_are_one_line(tmp_path, key):
+    run = saved_layer(tmp_path / "run", scale=ScaleCard(mean=(1.0,)))
+    path = tmp_path / "run/model.json"
+    good = json.loads(path.read_text())
+    told = []
+    for value in WRONG:
+        path.write_text(json.dumps(good | {key: value}))
+        with suppress(InputError):  # and nothing but that
+            run.load_model(LayerCard).build(layer)
+            continue
+        told.append(value)
+    assert len(told) >= (0 if key == "version" else 7)
+
+
+def test_a_card_that_promises_more_than_its_weights_allocates_nothing(tmp_path):
+    run = saved_layer(tmp_path / "run")
+    path = tmp_path / "run/model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"width": 10**7}))  # 400 TB
+    with pytest.raises(InputError, match=r"do not fit together \(weight is \(2, 2\), not"):
+        run.load_model(LayerCard).build(layer)
+
+
+def test_entries_that_are_missing_or_unknown_are_named(tmp_path):
+    run = saved_layer(tmp_path / "run")
+    path = tmp_path / "run/model.json"
+    good = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in good.items() if name != "width"}))
+    with pytest.raises(InputError, match="describes no layer: it has no width"):
+        run.load_model(LayerCard)
+    path.write_text(json.dumps(good | {"hub": "evil/model"}))
+    with pytest.raises(InputError, match=r"model.json is damaged: there is no option hub"):
+        run.load_model(LayerCard)
+
+
+# Folders of strangers
+
+
+def planted(tmp_path):
+    """A finished run beside a file that is none of its business."""
+    precious = tmp_path / "precious.txt"
+    precious.write_text("IMPORTANT")
+    finished(tmp_path / "runs/shared")
+    return tmp_path / "runs/shared", precious
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../precious.txt", "/", "a/../../precious.txt", ".lock", "a\0b", ""]
+)
+def test_overwriting_deletes_nothing_outside_whatever_the_folder_claims(tmp_path, name):
+    run, precious = planted(tmp_path)
+    (run / ".outputs").write_text(f"{name}\n{precious}\n")
+    (run / ".replaced").mkdir()
+    (run / ".replaced/config.yaml").write_text((run / "config.yaml").read_text())
+    finished(run, accuracy=0.75)
+    assert precious.read_text() == "IMPORTANT"
+    assert Run.open(run).metrics() == {"accuracy": 0.75}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".lock",
+        ".outputs",
+        "history.csv",
+        "metrics.json",
+        "config.yaml",
+        "checkpoints",
+        "checkpoints/last.ckpt",
+        "tensorboard",
+        ".replaced",
+        ".leaving",
+        ".gone",
+    ],
+)
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_links_in_a_run_directory_are_never_followed(tmp_path, name, how):
+    run, precious = planted(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/config.yaml").write_text((run / "config.yaml").read_text())
+    link = run / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    folder = name in ("checkpoints", "tensorboard", ".replaced", ".leaving", ".gone")
+    target = tmp_path / "elsewhere" if folder else precious
+    if name == "config.yaml":
+        target = tmp_path / "elsewhere/config.yaml"
+    link.symlink_to(target)
+    with pytest.raises(InputError, match=f"{link.name} is a link"):
+        Run.create(run, Config(), **{how: True})
+    assert precious.read_text() == "IMPORTANT"
+    assert names(tmp_path / "elsewhere") == ["config.yaml"]
+
+
+def test_a_lock_that_is_also_another_file_is_not_written_to(tmp_path):
+    run, precious = planted(tmp_path)
+    (run / ".lock").unlink()
+    os.link(precious, run / ".lock")
+    with pytest.raises(InputError, match="is no file of this folder alone"):
+        Run.create(run, Config(), overwrite=True)
+    assert precious.read_text() == "IMPORTANT"
+
+
+def test_a_pipe_in_place_of_a_file_does_not_wait(tmp_path):
+    for name in ("config.yaml", ".lock"):
+        folder = tmp_path / name.strip(".")
+        folder.mkdir()
+        os.mkfifo(folder / name)
+        with pytest.raises(InputError):
+            Run.create(folder, Config())
+
+
+def test_an_output_behind_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    with Run.create(tmp_path / "run", Config()) as run:
+        (tmp_path / "run/maps").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match="maps is a link"):
+            run.output("maps/a.tif")
+    assert names(tmp_path / "elsewhere") == []
+
+
+def test_a_history_that_became_a_link_is_not_appended_to(tmp_path):
+    (tmp_path / "precious.csv").write_text("epoch\n")
+    (tmp_path / "history.csv").symlink_to(tmp_path / "precious.csv")
+    with pytest.raises(InputError, match=r"cannot write .*history.csv"):
+        History(tmp_path / "history.csv").append({"epoch": 1})
+    assert (tmp_path / "precious.csv").read_text() == "epoch\n"
+
+
+def test_a_file_of_the_users_is_not_replaced_by_one_set_aside(tmp_path):
+    run, _ = planted(tmp_path)
+    (run / ".replaced").mkdir()
+    (run / ".replaced/config.yaml").write_text((run / "config.yaml").read_text())
+    (run / ".replaced/thesis.txt").write_text("planted")
+    (run / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"both hold thesis.txt"):
+        Run.create(run, Config(), overwrite=True)
+    assert (run / "thesis.txt").read_text() == "mine"
+
+
+# What a run learns from
+
+
+def test_a_run_is_not_continued_on_other_data(tmp_path):
+    data = tmp_path / "e.csv"
+    data.write_text("0,1\n")
+    with Run.create(tmp_path / "run", Config(), data=of_files([data])) as run:
+        run.save_metrics({"accuracy": 1})
+    os.utime(data, (0, 0))  # a copy of the same
+    Run.create(tmp_path / "run", Config(), resume=True, data=of_files([data])).close()
+    data.write_text("0,2\n")
+    with pytest.raises(InputError, match=r"--resume: the data \(e.csv\) are not those"):
+        Run.create(tmp_path / "run", Config(), resume=True, data=of_files([data]))
+
+
+def test_a_fingerprint_tells_names_sizes_and_content(tmp_path):
+    def of(**files):
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        return of_files([tmp_path / name for name in files]).digest
+
+    large = bytes(3 * 2**20)
+    middle = len(large) // 2
+    digests = [
+        of(a=b"1", b=b"2"),
+        of(a=b"2", b=b"1"),
+        of(a=b"1", c=b"2"),
+        of(a=b"1"),
+        of(a=large),
+        of(a=large[:-1] + b"1"),
+        of(a=large[:middle] + b"1" + large[middle + 1 :]),
+        of(a=large + b"0"),
+    ]
+    assert len(set(digests)) == len(digests)
+    assert of(a=b"1", b=b"2") == digests[0]
+    with pytest.raises(InputError, match="absent cannot be read"):
+        of_files([tmp_path / "absent"])
+
+
+def test_arrays_have_a_fingerprint_too():
+    one = of_arrays("x", {"x": np.arange(3), "y": None})
+    assert one == of_arrays("x", {"x": torch.arange(3)})
+    assert one.digest != of_arrays("x", {"x": np.arange(3.0)}).digest
+    assert one.digest != of_arrays("x", {"z": np.arange(3)}).digest
+    assert one.digest != of_arrays("x", {"x": np.arange(3)[::-1]}).digest
+
+
+def test_data_in_memory_are_told_and_asked_for_again(tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Takes(Options):
+        data: Source
+
+    with Run.create(tmp_path / "run", Takes(data={"x": 1})) as run:
+        run.save_metrics({"accuracy": 1})
+        assert run.config == {"data": "(in memory) dict"}
+    with pytest.raises(InputError, match=r"trained on data in memory \(dict\).* give --data"):
+        require_readable(run.config, run.path)
+    assert require_readable({"data": "Cora"}, run.path) == "Cora"
+    with pytest.raises(InputError, match="names no data"):
+        require_readable({}, run.path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch,loss\n1,0.5\n2,half\n", "history.csv is damaged in line 3"),
+        ("epoch,loss\n1\n", "history.csv is damaged in line 2"),
+        ("loss\n1\n", "history.csv is damaged in line 2"),
+        ("epoch\nnan\n", "history.csv is damaged in line 2"),
+        ("epoch\n1.5\n", "history.csv is damaged in line 2"),
+    ],
+)
+def test_a_damaged_history_is_refused_by_its_line(tmp_path, text, message):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        History(tmp_path / "history.csv").rows()
+
+
+def test_a_figure_of_the_history_may_be_undefined(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,auroc\n1,nan\n")
+    assert math.isnan(History(tmp_path / "history.csv").rows()[0]["auroc"])
 
 
 def test_only_a_run_is_opened(tmp_path):
@@ -463,7 +764,7 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with Run.create(tmp_path / "run", Config()) as run:
         run.save_metrics({"accuracy": 0.5})
-        run.save_model({"w": torch.zeros(1)}, {})
+        run.save_model({"w": torch.zeros(1)}, LayerCard(width=1))
         run.output("maps/x")
         assert not run.writes
     assert not (tmp_path / "run").exists()

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from cl_core.commands.outcome import slug
 from cl_core.errors import InputError
 from cl_core.evaluation import effective_rank, kmeans_scores, knn_accuracy
 from cl_core.networks.backbones import build_backbone
 from cl_vision.config import EvaluateConfig
 from cl_vision.data import open_images
 from cl_vision.digits import DIGITS
-from cl_vision.evaluation.measures import measure, require_classes, slug
+from cl_vision.evaluation.measures import measure, require_classes
 from cl_vision.evaluation.nuisance import nuisance_scores
 from cl_vision.model import ImageModel
 

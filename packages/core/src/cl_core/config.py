@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-__all__ = ["TrainerConfig", "flat_options"]
+from cl_core.checks import OptionError, require_at_least, require_positive
+from cl_core.commands.options import Options
 
-_PRECISIONS = ("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
+__all__ = ["TrainerConfig"]
+
+_DEVICES = re.compile(r"auto|-1|\d+(,\d+)*,?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
+class TrainerConfig(Options):
     """How a training runs: where, how precisely, how often it saves and reports.
 
     Nothing here defines the result of a run beyond rounding, so a run may be resumed with other
@@ -39,7 +42,9 @@ class TrainerConfig:
     devices: int | str = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: Literal["64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"] = (
+        "32-true"
+    )
     gradient_clip: float | None = None
     checkpoint_every: int = 0
     log_every: int = 50
@@ -48,35 +53,24 @@ class TrainerConfig:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.devices, int) and self.devices < 1:
-            raise ValueError(f"trainer.devices must be at least 1, got {self.devices}")
-        if self.num_nodes < 1:
-            raise ValueError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
-        if "spawn" in self.strategy or "fork" in self.strategy or "notebook" in self.strategy:
-            raise ValueError(
+        require_at_least(
+            1, **{"trainer.num_nodes": self.num_nodes, "trainer.log_every": self.log_every}
+        )
+        require_positive(**{"trainer.gradient_clip": self.gradient_clip})
+        if isinstance(self.devices, int):
+            require_at_least(1, **{"trainer.devices": self.devices})
+        elif not _DEVICES.fullmatch(self.devices):
+            raise OptionError(
+                "trainer.devices must be a number, auto, or the devices' numbers as in 0,1, got "
+                f"{self.devices!r}"
+            )
+        if any(word in self.strategy for word in ("spawn", "fork", "notebook")):
+            raise OptionError(
                 f"trainer.strategy {self.strategy!r} copies a running process, which cannot share "
                 "a run directory: use ddp"
             )
-        if self.precision not in _PRECISIONS:
-            known = ", ".join(_PRECISIONS)
-            raise ValueError(f"trainer.precision must be one of {known}, got {self.precision!r}")
-        if self.gradient_clip is not None and not self.gradient_clip > 0:
-            raise ValueError(f"trainer.gradient_clip must be positive, got {self.gradient_clip}")
         if self.checkpoint_every < 0:
-            raise ValueError(
+            raise OptionError(
                 "trainer.checkpoint_every must be 0 (automatic) or more epochs, "
                 f"got {self.checkpoint_every}"
             )
-        if self.log_every < 1:
-            raise ValueError(f"trainer.log_every must be at least 1, got {self.log_every}")
-
-
-def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested options their dotted names, as the command line spells them."""
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= flat_options(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -26,7 +26,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-graphs``; returns its exit code."""
-    return run_program("cl-graphs", COMMANDS, argv, recipes="cl_graphs.recipes")
+    return run_program("cl-graphs", COMMANDS, argv)
 
 
 if __name__ == "__main__":

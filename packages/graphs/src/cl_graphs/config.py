@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cl_core.checks import OptionError, require_at_least
+from cl_core.commands.options import Options
 from cl_core.config import TrainerConfig
 from cl_graphs.hyper import ArielHyper, GraphArielHyper
 
@@ -21,7 +23,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(Options):
     """Where the data comes from, where the run goes and how long it takes.
 
     Args:
@@ -86,16 +88,16 @@ class PretrainConfig(ArielHyper, TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+            raise OptionError(f"epochs must be at least 1, got {self.epochs}")
         if self.subgraph_size < 2:
-            raise ValueError(f"subgraph_size must be at least 2, got {self.subgraph_size}")
+            raise OptionError(f"subgraph_size must be at least 2, got {self.subgraph_size}")
         if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
-        _require_seed(self.seed)
+            raise OptionError(f"batch_size must be at least 2, got {self.batch_size}")
+        require_at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedRunOptions:
+class SavedRunOptions(Options):
     """A finished run, and the data to use it on.
 
     Args:
@@ -144,7 +146,7 @@ class EvaluateConfig(SavedRunOptions):
 
     def __post_init__(self) -> None:
         _require_protocol(self.splits, self.train_fraction)
-        _require_seed(self.seed)
+        require_at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,16 +195,16 @@ class RobustnessConfig(SavedRunOptions):
 
     def __post_init__(self) -> None:
         _require_protocol(self.splits, self.train_fraction)
-        _require_seed(self.seed)
+        require_at_least(0, seed=self.seed)
         for name, values in (("budgets", self.budgets), ("radii", self.radii)):
             if not values or min(values) <= 0:
-                raise ValueError(f"{name} must be positive numbers, got {values}")
+                raise OptionError(f"{name} must be positive numbers, got {values}")
         if self.attack_steps < 1:
-            raise ValueError(f"attack_steps must be at least 1, got {self.attack_steps}")
+            raise OptionError(f"attack_steps must be at least 1, got {self.attack_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Options):
     """Learn the digits' neighbour graph without labels: ARIEL, GRACE and raw features compared.
 
     1,797 images of handwritten digits that come with scikit-learn, as the nodes of their k-nearest-
@@ -224,17 +226,12 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
-        _require_seed(self.seed)
-
-
-def _require_seed(seed: int) -> None:
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+            raise OptionError(f"epochs must be at least 1, got {self.epochs}")
+        require_at_least(0, seed=self.seed)
 
 
 def _require_protocol(splits: int, train_fraction: float) -> None:
     if splits < 1:
-        raise ValueError(f"splits must be at least 1, got {splits}")
+        raise OptionError(f"splits must be at least 1, got {splits}")
     if not 0 < train_fraction < 1:
-        raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
+        raise OptionError(f"train_fraction must lie between 0 and 1, got {train_fraction}")

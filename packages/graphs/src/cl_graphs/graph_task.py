@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cl_core.errors import InputError
 from cl_core.loader import make_loader
+from cl_graphs.cards import GraphCard
 from cl_graphs.config import EvaluateConfig, PretrainConfig
 from cl_graphs.evaluation.embedding import embed_graphs
 from cl_graphs.evaluation.scores import FOLDS, whole_graph_scores
@@ -31,22 +32,21 @@ class GraphModel(nn.Module):
     """An encoder of whole graphs with its projection head, which only losses need.
 
     Args:
-        card: ``in_features``, ``hidden`` and ``layers`` say how to build it; ``method`` how it was
-            trained.
+        card: How to build it, and how it was trained.
     """
 
-    kind = "graph encoder"
+    card_class = GraphCard
 
-    def __init__(self, card: Mapping[str, Any]) -> None:
+    def __init__(self, card: GraphCard) -> None:
         super().__init__()
-        self.card = {"kind": self.kind, **card}
-        self.encoder = GIN(card["in_features"], card["hidden"], layers=card["layers"])
+        self.card = card
+        self.encoder = GIN(card.in_features, card.hidden, layers=card.layers)
         self.head = graph_head(self.encoder.out_features)
 
     @property
     def name(self) -> str:
         """The method, as reports call it."""
-        return str(self.card["method"])
+        return self.card.method
 
     def embed(self, graphs: Sequence[Data]) -> Tensor:
         """Embed every graph, ``(g, layers * hidden)``.
@@ -57,10 +57,10 @@ class GraphModel(nn.Module):
         from cl_graphs.readers.pyg import Batch
 
         width = graphs[0].num_features
-        if width != self.card["in_features"]:
+        if width != self.card.in_features:
             raise InputError(
                 f"--data: {width} node features, but the model was trained on "
-                f"{self.card['in_features']}; give graphs with the same features"
+                f"{self.card.in_features}; give graphs with the same features"
             )
         starts = range(0, len(graphs), EMBED_BATCH)
         parts = [Batch.from_data_list(list(graphs[s : s + EMBED_BATCH])) for s in starts]
@@ -108,12 +108,12 @@ class GraphTask:
     def model(self, config: PretrainConfig) -> GraphModel:
         """Build the model that will be saved."""
         return GraphModel(
-            {
-                "method": "ARIEL" if config.method == "ariel" else self.baseline,
-                "in_features": self.data[0].num_features,
-                "hidden": config.collection.hidden,
-                "layers": config.collection.layers,
-            }
+            GraphCard(
+                method="ARIEL" if config.method == "ariel" else self.baseline,
+                in_features=self.data[0].num_features,
+                hidden=config.collection.hidden,
+                layers=config.collection.layers,
+            )
         )
 
     def method(self, model: GraphModel, config: PretrainConfig) -> GraphAriel:

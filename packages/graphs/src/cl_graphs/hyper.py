@@ -5,29 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cl_core.checks import require_at_least, require_positive, require_rate
+from cl_core.commands.options import Options
+
 __all__ = ["ArielHyper", "GraphArielHyper"]
 
 
-def _require_positive(**values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _require_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-
-
-def _require_rate(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {value}")
-
-
 @dataclass(frozen=True, kw_only=True)
-class ArielHyper:
+class ArielHyper(Options):
     """Hyper-parameters of node-level ARIEL; the defaults suit an unknown graph.
 
     Args:
@@ -77,7 +62,7 @@ class ArielHyper:
     weight_decay: float = 1e-5
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             hidden=self.hidden,
             projection=self.projection,
             temperature=self.temperature,
@@ -86,7 +71,8 @@ class ArielHyper:
             attack_steps=self.attack_steps,
             learning_rate=self.learning_rate,
         )
-        _require_not_negative(
+        require_at_least(
+            0,
             epsilon=self.epsilon,
             information_weight=self.information_weight,
             alpha=self.alpha,
@@ -95,20 +81,16 @@ class ArielHyper:
             feature_radius=self.feature_radius,
             weight_decay=self.weight_decay,
         )
-        _require_rate(
+        require_rate(
             drop_edge_1=self.drop_edge_1,
             drop_edge_2=self.drop_edge_2,
             drop_feature_1=self.drop_feature_1,
             drop_feature_2=self.drop_feature_2,
         )
-        if self.activation not in ("relu", "prelu", "rrelu"):
-            raise ValueError(
-                f"activation must be 'relu', 'prelu' or 'rrelu', got {self.activation!r}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphArielHyper:
+class GraphArielHyper(Options):
     """Hyper-parameters of graph-level ARIEL (whole graphs, e.g. molecules).
 
     Args:
@@ -140,14 +122,15 @@ class GraphArielHyper:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             hidden=self.hidden,
             layers=self.layers,
             temperature=self.temperature,
             attack_steps=self.attack_steps,
             learning_rate=self.learning_rate,
         )
-        _require_not_negative(
+        require_at_least(
+            0,
             epsilon=self.epsilon,
             alpha=self.alpha,
             beta=self.beta,
@@ -155,8 +138,3 @@ class GraphArielHyper:
             feature_radius=self.feature_radius,
             weight_decay=self.weight_decay,
         )
-        if self.augmentation not in ("random4", "drop_nodes", "drop_edges", "subgraph", "mask"):
-            raise ValueError(
-                "augmentation must be 'random4', 'drop_nodes', 'drop_edges', 'subgraph' or 'mask', "
-                f"got {self.augmentation!r}"
-            )

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
+from cl_graphs.cards import NodeCard
 from cl_graphs.config import EvaluateConfig, PretrainConfig
 from cl_graphs.evaluation.embedding import embed
 from cl_graphs.evaluation.scores import node_scores
@@ -30,22 +30,21 @@ class NodeModel(nn.Module):
     """An encoder of nodes with its projection head, which only losses and attacks need.
 
     Args:
-        card: ``in_features``, ``hidden``, ``projection`` and ``activation`` say how to build it;
-            ``method``, ``temperature``, ``alpha`` and ``subgraph_size`` how it was trained.
+        card: How to build it, and how it was trained.
     """
 
-    kind = "node encoder"
+    card_class = NodeCard
 
-    def __init__(self, card: Mapping[str, Any]) -> None:
+    def __init__(self, card: NodeCard) -> None:
         super().__init__()
-        self.card = {"kind": self.kind, **card}
-        self.encoder = GCN(card["in_features"], card["hidden"], activation=card["activation"])
-        self.head = ProjectionHead(card["hidden"], card["projection"])
+        self.card = card
+        self.encoder = GCN(card.in_features, card.hidden, activation=card.activation)
+        self.head = ProjectionHead(card.hidden, card.projection)
 
     @property
     def name(self) -> str:
         """The method, as reports call it."""
-        return str(self.card["method"])
+        return self.card.method
 
     def embed(self, graph: AttributedGraph) -> Tensor:
         """Embed every node, ``(n, hidden)``.
@@ -53,10 +52,10 @@ class NodeModel(nn.Module):
         Raises:
             InputError: If the graph's features are not as many as the encoder's.
         """
-        if graph.num_features != self.card["in_features"]:
+        if graph.num_features != self.card.in_features:
             raise InputError(
                 f"{graph.name}: {graph.num_features} features, but the model was trained on "
-                f"{self.card['in_features']}; give the same features in the same order"
+                f"{self.card.in_features}; give the same features in the same order"
             )
         return embed(self.encoder, graph.x, graph.edge_index)
 
@@ -89,16 +88,16 @@ class NodeTask:
     def model(self, config: PretrainConfig) -> NodeModel:
         """Build the model that will be saved."""
         return NodeModel(
-            {
-                "method": "ARIEL" if config.method == "ariel" else self.baseline,
-                "in_features": self.data.num_features,
-                "hidden": config.hidden,
-                "projection": config.projection,
-                "activation": config.activation,
-                "temperature": config.temperature,
-                "alpha": config.alpha,
-                "subgraph_size": min(config.subgraph_size, self.data.num_nodes),
-            }
+            NodeCard(
+                method="ARIEL" if config.method == "ariel" else self.baseline,
+                in_features=self.data.num_features,
+                hidden=config.hidden,
+                projection=config.projection,
+                activation=config.activation,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                subgraph_size=min(config.subgraph_size, self.data.num_nodes),
+            )
         )
 
     def method(self, model: NodeModel, config: PretrainConfig) -> Ariel:

@@ -6,12 +6,11 @@ them lies in `node_task` and `graph_task`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cl_core.commands.outcome import Outcome, text_table
+from cl_core.commands.outcome import Outcome, flat_scores, out_of, slug, text_table
 from cl_core.errors import InputError
 from cl_core.evaluation import effective_rank
 from cl_core.report.figures import metric_table
@@ -91,12 +90,12 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     """
     task, trained = _task_and_models(config, config.baseline)
     task.labels()  # refused before anything is written
-    with Run.create(_out(config, "evaluate"), config, overwrite=config.overwrite) as run:
+    with Run.create(out_of(config, "evaluate"), config, overwrite=config.overwrite) as run:
         embedded = {name: model.embed(task.data) for name, (model, _) in trained.items()}
         scores = {name: task.scores(vectors, config) for name, vectors in embedded.items()}
         if config.raw:
             scores["raw features"] = task.scores(task.raw(), config)
-        metrics = _flat(scores)
+        metrics = flat_scores(scores)
         rows = metric_table([{"model": name, **figures} for name, figures in scores.items()])
         histories = {name: history for name, (_, history) in trained.items()}
         pages.comparison_page(run, task, rows, embedded, histories)
@@ -115,7 +114,7 @@ def embed(config: EmbedConfig) -> Outcome:
     """
     task, trained = _task_and_models(config, None)
     ((model, _),) = trained.values()
-    with Run.create(_out(config, "embed"), config, overwrite=config.overwrite) as run:
+    with Run.create(out_of(config, "embed"), config, overwrite=config.overwrite) as run:
         vectors = model.embed(task.data)
         files = write_vectors(run, vectors, {"id": task.ids}, format=config.format)
         metrics = {"rows": len(vectors), "dimensions": vectors.shape[1]}
@@ -141,7 +140,7 @@ def robustness(config: RobustnessConfig) -> Outcome:
     if versions:
         task = NodeTask(versions.pop(0.0))
     labels = task.labels()
-    with Run.create(_out(config, "robustness"), config, overwrite=config.overwrite) as run:
+    with Run.create(out_of(config, "robustness"), config, overwrite=config.overwrite) as run:
         points = list(
             measure(
                 [model for model, _ in trained.values() if isinstance(model, NodeModel)],
@@ -158,8 +157,8 @@ def robustness(config: RobustnessConfig) -> Outcome:
         )
         metrics = {}
         for point in points:
-            owner = "" if point.model == points[0].model else f"{_slug(point.model)}/"
-            place = f"{owner}{_slug(point.perturbation)}/{point.strength:g}"
+            owner = "" if point.model == points[0].model else f"{slug(point.model)}/"
+            place = f"{owner}{slug(point.perturbation)}/{point.strength:g}"
             metrics[f"{place}/accuracy"] = point.accuracy
             metrics[f"{place}/accuracy_std"] = point.accuracy_std
         rows = metric_table(side_by_side(points))
@@ -238,21 +237,3 @@ def _task_and_models(
         name = f"{model.name} ({path.name})" if model.name in trained else model.name
         trained[name] = _Trained(model, run.history.rows())
     return task, trained
-
-
-def _out(config: EvaluateConfig | EmbedConfig | RobustnessConfig, verb: str) -> Path:
-    return config.run / verb if config.out is None else config.out
-
-
-def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The first model's figures as they are, those of the others under their names."""
-    (_, own), *others = scores.items()
-    return dict(own) | {
-        f"{_slug(name)}/{figure}": value
-        for name, figures in others
-        for figure, value in figures.items()
-    }
-
-
-def _slug(name: str) -> str:
-    return name.lower().replace(" ", "_")

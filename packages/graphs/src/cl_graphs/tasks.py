@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_core.errors import InputError
 from cl_core.runs import Run
+from cl_core.runs.card import Card, read_card
+from cl_core.runs.record import require_readable
+from cl_graphs.cards import GraphCard, NodeCard
 from cl_graphs.config import EvaluateConfig, PretrainConfig, SavedRunOptions
 from cl_graphs.data import is_graph_collection, load_graph, load_graphs
 from cl_graphs.graph_task import GraphModel, GraphTask
@@ -24,7 +27,8 @@ __all__ = ["Model", "Task", "load_model", "task_of", "task_of_run"]
 class Model(Protocol):
     """What `NodeModel` and `GraphModel` have in common, beside being modules."""
 
-    card: dict[str, Any]
+    @property
+    def card(self) -> Card: ...
 
     @property
     def name(self) -> str: ...
@@ -36,7 +40,7 @@ class Task(Protocol):
     """What `NodeTask` and `GraphTask` have in common."""
 
     @property
-    def model_class(self) -> type[nn.Module]: ...
+    def model_class(self) -> type[NodeModel] | type[GraphModel]: ...
     @property
     def default_epochs(self) -> int: ...
     @property
@@ -91,7 +95,7 @@ def task_of_run(run: Run, config: SavedRunOptions) -> Task:
     """
     before = run.config
     own = config.data is None
-    data = config.data or before["data"]
+    data = config.data or require_readable(before, run.path)
     root = before["root"] if config.root is None else config.root
     if is_graph_collection(data, root):
         return GraphTask(data, load_graphs(data, root=root, download=before["download"]))
@@ -114,22 +118,12 @@ def load_model(run: Run, task: Task) -> Model:
     Raises:
         InputError: If the run holds no model of this package, or one for the other kind of task.
     """
-    state, card = run.load_model()
-    kinds = {kind.kind: kind for kind in (NodeModel, GraphModel)}
-    if card.get("kind") not in kinds:
+    card, _ = read_card(run.path, NodeCard, GraphCard)
+    if card.kind != task.model_class.card_class.kind:
         raise InputError(
-            f"--run {run.path}: model.json says {card.get('kind')!r}, expected "
-            f"{' or '.join(map(repr, kinds))}; give a run of cl-graphs pretrain"
-        )
-    kind = kinds[card["kind"]]
-    if kind is not task.model_class:
-        raise InputError(
-            f"--run {run.path} holds a {kind.kind}, but {task.name} is to be embedded by "
+            f"--run {run.path} holds a {card.kind}, but {task.name} is to be embedded by "
             f"{task.unit}; give data of the kind the run was trained on"
         )
-    try:
-        model = kind(card)
-        model.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{run.path}: model.json and its weights do not fit together") from error
-    return model.eval()
+    if isinstance(card, NodeCard):
+        return run.load_model(NodeCard).build(NodeModel)
+    return run.load_model(GraphCard).build(GraphModel)

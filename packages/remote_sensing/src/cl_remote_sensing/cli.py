@@ -26,7 +26,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-remote-sensing``; returns its exit code."""
-    return run_program("cl-remote-sensing", COMMANDS, argv, recipes="cl_remote_sensing.recipes")
+    return run_program("cl-remote-sensing", COMMANDS, argv)
 
 
 if __name__ == "__main__":

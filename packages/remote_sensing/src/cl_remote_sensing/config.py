@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cl_core.checks import OptionError, require_at_least, require_positive, require_rate
+from cl_core.commands.options import Options
 from cl_core.config import TrainerConfig
 from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
 
@@ -22,7 +24,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneOptions:
+class SceneOptions(Options):
     """Which rasters, and which of their bands.
 
     Args:
@@ -40,7 +42,7 @@ class SceneOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileOptions:
+class TileOptions(Options):
     """How scenes are cut into tiles, and values scaled.
 
     Args:
@@ -59,13 +61,13 @@ class TileOptions:
     statistics: Literal["exact", "approximate"] = "exact"
 
     def __post_init__(self) -> None:
-        _require_positive(tile=self.tile, stride=self.stride)
+        require_positive(tile=self.tile, stride=self.stride)
         if not 0 <= self.min_valid <= 1:
-            raise ValueError(f"min_valid must lie between 0 and 1, got {self.min_valid}")
+            raise OptionError(f"min_valid must lie between 0 and 1, got {self.min_valid}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(Options):
     """Where a training is written, how long it takes, and what makes it repeatable.
 
     Args:
@@ -91,10 +93,10 @@ class RunOptions:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        _require_positive(epochs=self.epochs)
+        require_positive(epochs=self.epochs)
         if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
-        _require_seed(self.seed)
+            raise OptionError(f"batch_size must be at least 2, got {self.batch_size}")
+        require_at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +123,11 @@ class PretrainConfig(GLCNetHyper, TileOptions, SceneOptions, RunOptions):
         TileOptions.__post_init__(self)
         RunOptions.__post_init__(self)
         if not 0 < self.view <= self.tile:
-            raise ValueError(
+            raise OptionError(
                 f"view must lie between 1 and the tile's {self.tile} pixels, got {self.view}"
             )
         if self.region_size is not None and self.region_size >= self.view:
-            raise ValueError(
+            raise OptionError(
                 f"region_size must be below the view's {self.view} pixels, got {self.region_size}"
             )
 
@@ -184,17 +186,17 @@ class FinetuneConfig(SegmentationHyper, TileOptions, SceneOptions, RunOptions):
         TileOptions.__post_init__(self)
         RunOptions.__post_init__(self)
         if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction}")
+            raise OptionError(f"fraction must be above 0 and at most 1, got {self.fraction}")
         if min(self.val, self.test) < 0 or self.val + self.test >= 1:
-            raise ValueError(
+            raise OptionError(
                 f"val and test are shares that leave some for training, got {self.val} and "
                 f"{self.test}"
             )
-        _require_positive(block=self.block, repeats=self.repeats)
+        require_positive(block=self.block, repeats=self.repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Options):
     """Measure a fine-tuned run on labelled scenes: OA, kappa, F1 and IoU of each class.
 
     Args:
@@ -220,14 +222,14 @@ class EvaluateConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_overlap(self.overlap)
-        _require_positive(batch_size=self.batch_size)
+        require_rate(overlap=self.overlap)
+        require_positive(batch_size=self.batch_size)
         if self.data is None and self.labels is not None:
-            raise ValueError("labels belong to data: give both or neither")
+            raise OptionError("labels belong to data: give both or neither")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(Options):
     """Map rasters of any size: one class map for each, on its own grid.
 
     A map that was interrupted continues with `--resume`. Several processes (torchrun, SLURM) share
@@ -277,12 +279,12 @@ class PredictConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_overlap(self.overlap)
-        _require_positive(tile=self.tile, batch_size=self.batch_size, block=self.block)
+        require_rate(overlap=self.overlap)
+        require_positive(tile=self.tile, batch_size=self.batch_size, block=self.block)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Options):
     """Map a made-up landscape from 1 % of its labels, with and without pretraining.
 
     Writes the landscape as GeoTIFF, pretrains on it, fine-tunes on a hundredth of the labels, maps
@@ -304,21 +306,5 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         if self.size < 512:
-            raise ValueError(f"size must be at least 512 pixels, got {self.size}")
-        _require_seed(self.seed)
-
-
-def _require_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _require_seed(seed: int) -> None:
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-
-
-def _require_overlap(overlap: float) -> None:
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
+            raise OptionError(f"size must be at least 512 pixels, got {self.size}")
+        require_at_least(0, seed=self.seed)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeVar
 
+from cl_core.checks import OptionError, require_at_least, require_positive
+from cl_core.commands.options import Options
+
 __all__ = ["GLCNetHyper", "NetworkHyper", "SegmentationHyper", "options_of"]
 
 
@@ -16,20 +19,8 @@ def options_of(kind: type[T], config: object) -> T:
     return kind(**{f.name: getattr(config, f.name) for f in fields(kind)})  # type: ignore[arg-type]
 
 
-def _require_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _require_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True)
-class NetworkHyper:
+class NetworkHyper(Options):
     """The encoder-decoder.
 
     Args:
@@ -52,16 +43,16 @@ class NetworkHyper:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        _require_positive(**{"network.width": self.width})
+        require_positive(**{"network.width": self.width})
         if not 0 < self.batch_norm_momentum <= 1:
-            raise ValueError(
+            raise OptionError(
                 "network.batch_norm_momentum must be above 0 and at most 1, "
                 f"got {self.batch_norm_momentum}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GLCNetHyper:
+class GLCNetHyper(Options):
     """Hyper-parameters of GLCNet (Li et al. 2022, arXiv 2106.10605).
 
     Args:
@@ -100,25 +91,25 @@ class GLCNetHyper:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             temperature=self.temperature,
             regions=self.regions,
             region_size=self.region_size,
             learning_rate=self.learning_rate,
         )
-        _require_not_negative(weight_decay=self.weight_decay, warmup=self.warmup)
+        require_at_least(0, weight_decay=self.weight_decay, warmup=self.warmup)
         if not 0 <= self.global_weight <= 1:
-            raise ValueError(f"global_weight must lie between 0 and 1, got {self.global_weight}")
+            raise OptionError(f"global_weight must lie between 0 and 1, got {self.global_weight}")
         if self.warmup >= 1:
-            raise ValueError(f"warmup is a share of the steps below 1, got {self.warmup}")
+            raise OptionError(f"warmup is a share of the steps below 1, got {self.warmup}")
         if self.region_size is not None and self.region_size % 2:
-            raise ValueError(f"region_size must be even, got {self.region_size}")
+            raise OptionError(f"region_size must be even, got {self.region_size}")
         if self.no_global and self.no_local:
-            raise ValueError("no_global and no_local together leave nothing to train by")
+            raise OptionError("no_global and no_local together leave nothing to train by")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationHyper:
+class SegmentationHyper(Options):
     """Hyper-parameters of fine-tuning.
 
     Args:
@@ -141,7 +132,7 @@ class SegmentationHyper:
     freeze: Literal["none", "backbone", "encoder"] = "none"
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             learning_rate=self.learning_rate, loaded_learning_rate=self.loaded_learning_rate
         )
-        _require_not_negative(weight_decay=self.weight_decay)
+        require_at_least(0, weight_decay=self.weight_decay)

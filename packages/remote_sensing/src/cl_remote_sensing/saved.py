@@ -2,24 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
+from cl_core.checks import OptionError, require_positive
+from cl_core.commands.options import Options
 from cl_core.errors import InputError
 from cl_core.runs import Run
+from cl_core.runs.card import Card
 from cl_remote_sensing.labels.legend import Legend
-from cl_remote_sensing.networks.network import SegmentationNetwork, build_network
+from cl_remote_sensing.networks.network import Layout, SegmentationNetwork, build_network
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.rasters.raster import Scene
 
 __all__ = ["Kind", "SavedModel", "check_bands"]
 
 Kind = Literal["pretrained", "segmentation"]
-_VERB: dict[Kind, str] = {"pretrained": "pretrain", "segmentation": "finetune"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCard(Options):
+    """The arguments of :func:`~cl_remote_sensing.networks.network.build_network`."""
+
+    encoder: str
+    bands: int
+    outputs: int
+    layout: Layout
+    output_stride: Literal[8, 16]
+    width: int
+    bn_momentum: float
+    fine_tuning: bool
+
+    def __post_init__(self) -> None:
+        require_positive(bands=self.bands, outputs=self.outputs, width=self.width)
+        for name in ("bands", "outputs", "width"):
+            if getattr(self, name) > _WIDEST:
+                raise OptionError(f"network.{name} must be at most {_WIDEST:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedCard(Card):
+    """A network pretrained without labels.
+
+    Args:
+        network: How to build it.
+        normalization: How its input is scaled, fixed at training.
+        bands: Name of each band.
+        colors: What each band shows.
+        tile: Edge of the training's tiles in pixels.
+    """
+
+    kind: ClassVar[str] = "pretrained"
+    made_by: ClassVar[str] = "cl-remote-sensing pretrain"
+
+    network: NetworkCard
+    normalization: Normalization
+    bands: tuple[str, ...]
+    colors: tuple[str, ...]
+    tile: int
+    legend: Legend | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(tile=self.tile)
+        per_band: dict[str, tuple[Any, ...]] = {"bands": self.bands, "colors": self.colors}
+        for name in ("low", "high", "mean", "std"):
+            per_band[f"normalization.{name}"] = getattr(self.normalization, name)
+        for name, values in per_band.items():
+            if len(values) != self.network.bands:
+                raise OptionError(
+                    f"{name} must be one for each of the network's {self.network.bands} bands, "
+                    f"got {len(values)}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationCard(PretrainedCard):
+    """A network that tells classes.
+
+    Args:
+        legend: The classes, in the order of the network's outputs.
+    """
+
+    kind: ClassVar[str] = "segmentation"
+    made_by: ClassVar[str] = "cl-remote-sensing finetune"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.legend is None or len(self.legend) != self.network.outputs:
+            raise OptionError(
+                f"legend must name a class for each of the network's {self.network.outputs} outputs"
+            )
+
+
+_CARDS: dict[Kind, type[PretrainedCard]] = {
+    "pretrained": PretrainedCard,
+    "segmentation": SegmentationCard,
+}
+_WIDEST = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +127,17 @@ class SavedModel:
 
     def save(self, run: Run) -> None:
         """Write the model into a run."""
+        card = PretrainedCard if self.legend is None else SegmentationCard
         run.save_model(
             self.network,
-            {
-                "kind": "pretrained" if self.legend is None else "segmentation",
-                "network": self.network.card,
-                "normalization": self.normalization.to_dict(),
-                "bands": list(self.bands),
-                "colors": list(self.colors),
-                "tile": self.tile,
-                "legend": None if self.legend is None else self.legend.to_dict(),
-            },
+            card(
+                network=NetworkCard(**self.network.card),
+                normalization=self.normalization,
+                bands=self.bands,
+                colors=self.colors,
+                tile=self.tile,
+                legend=self.legend,
+            ),
         )
 
     @classmethod
@@ -66,30 +147,16 @@ class SavedModel:
         Raises:
             InputError: If there is none, or one of another kind.
         """
-        run = Run.open(path)
-        state, card = run.load_model()
-        if card.get("kind") != kind:
-            raise InputError(
-                f"--run {path}: model.json says {card.get('kind')!r}, expected {kind!r}; give a "
-                f"run of cl-remote-sensing {_VERB[kind]}"
-            )
-        try:
-            return cls._restored(card, state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path}: model.json and its weights do not fit together") from error
-
-    @classmethod
-    def _restored(cls, card: Mapping[str, Any], state: Mapping[str, Tensor]) -> SavedModel:
-        network = build_network(**card["network"])
-        network.load_state_dict(state)
+        saved = Run.open(path).load_model(_CARDS[kind])
+        card = saved.card
         return cls(
-            network=network.eval(),
-            normalization=Normalization.from_dict(card["normalization"]),
-            bands=tuple(card["bands"]),
-            colors=tuple(card["colors"]),
-            tile=int(card["tile"]),
-            legend=None if card["legend"] is None else Legend.from_dict(card["legend"]),
-            weights=card.get("weights_sha256", ""),
+            network=saved.build(lambda card: build_network(**vars(card.network))),
+            normalization=card.normalization,
+            bands=card.bands,
+            colors=card.colors,
+            tile=card.tile,
+            legend=card.legend,
+            weights=saved.digest,
         )
 
 

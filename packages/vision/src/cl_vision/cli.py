@@ -28,7 +28,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-vision``; returns its exit code."""
-    return run_program("cl-vision", COMMANDS, argv, recipes="cl_vision.recipes")
+    return run_program("cl-vision", COMMANDS, argv)
 
 
 if __name__ == "__main__":

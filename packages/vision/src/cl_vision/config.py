@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cl_core.checks import OptionError, require_at_least
+from cl_core.commands.options import Options
 from cl_core.config import TrainerConfig
 from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, OptimizerHyper, SimCLRHyper
 
@@ -24,7 +26,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(Options):
     """Where the images come from and how they are read.
 
     Args:
@@ -51,7 +53,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerOptions:
+class OptimizerOptions(Options):
     """Optimiser and schedule; what is not given is as the method's authors published it.
 
     Args:
@@ -143,9 +145,9 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        _require_at_least(1, image_size=self.image_size, epochs=self.epochs)
-        _require_at_least(2, batch_size=self.batch_size)
-        _require_at_least(
+        require_at_least(1, image_size=self.image_size, epochs=self.epochs)
+        require_at_least(2, batch_size=self.batch_size)
+        require_at_least(
             0,
             seed=self.seed,
             workers=self.workers,
@@ -154,7 +156,7 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
         )
         warmup = self.optimizer_hyper().warmup_epochs  # which refuses what is out of range
         if warmup >= self.epochs:
-            raise ValueError(
+            raise OptionError(
                 f"warmup_epochs must be fewer than the {self.epochs} epochs, got {warmup:g}"
             )
 
@@ -178,7 +180,7 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedRunOptions:
+class SavedRunOptions(Options):
     """A finished run, and the images to use it on.
 
     Args:
@@ -202,8 +204,8 @@ class SavedRunOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_at_least(1, batch_size=self.batch_size)
-        _require_at_least(0, workers=self.workers)
+        require_at_least(1, batch_size=self.batch_size)
+        require_at_least(0, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,16 +253,16 @@ class EvaluateConfig(SavedRunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(1, neighbours=self.neighbours, draws=self.draws)
-        _require_at_least(1, probe_epochs=1 if self.probe_epochs is None else self.probe_epochs)
-        _require_at_least(2, clusters=2 if self.clusters is None else self.clusters)
-        _require_at_least(0, seed=self.seed)
+        require_at_least(1, neighbours=self.neighbours, draws=self.draws)
+        require_at_least(1, probe_epochs=1 if self.probe_epochs is None else self.probe_epochs)
+        require_at_least(2, clusters=2 if self.clusters is None else self.clusters)
+        require_at_least(0, seed=self.seed)
         if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share must lie between 0 and 1, got {self.test_share}")
+            raise OptionError(f"test_share must lie between 0 and 1, got {self.test_share}")
         if not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise ValueError(f"fractions must lie above 0 and up to 1, got {self.fractions}")
+            raise OptionError(f"fractions must lie above 0 and up to 1, got {self.fractions}")
         if self.augment and self.probe == "logistic":
-            raise ValueError("augment is for the SGD probes: give probe hcsc, moco or directclr")
+            raise OptionError("augment is for the SGD probes: give probe hcsc, moco or directclr")
 
     @property
     def baselines(self) -> tuple[Path, ...]:
@@ -285,7 +287,7 @@ class EmbedConfig(SavedRunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumConfig:
+class SpectrumConfig(Options):
     """Draw the collapse spectrum of one encoder or several: which directions each one uses.
 
     Log singular values of the representation r, of the embedding z behind the projector, and of
@@ -321,11 +323,11 @@ class SpectrumConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_at_least(1, batch_size=self.batch_size)
-        _require_at_least(0, workers=self.workers)
-        _require_at_least(2, images=self.images, image_size=self.image_size)
+        require_at_least(1, batch_size=self.batch_size)
+        require_at_least(0, workers=self.workers)
+        require_at_least(2, images=self.images, image_size=self.image_size)
         if not self.runs:
-            raise ValueError("run must name at least one encoder")
+            raise OptionError("run must name at least one encoder")
 
     @property
     def runs(self) -> tuple[Path, ...]:
@@ -334,7 +336,7 @@ class SpectrumConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TheoryConfig:
+class TheoryConfig(Options):
     """Repeat the two toy studies that explain collapse: strong augmentation, and deep linear nets.
 
     Args:
@@ -353,12 +355,12 @@ class TheoryConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require_at_least(1, steps=1 if self.steps is None else self.steps)
-        _require_at_least(0, seed=self.seed)
+        require_at_least(1, steps=1 if self.steps is None else self.steps)
+        require_at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Options):
     """Learn the digits without labels: DirectCLR and HCSC, each beside its baseline.
 
     1,797 images of handwritten digits that come with scikit-learn. DirectCLR stands beside SimCLR
@@ -380,11 +382,5 @@ class DemoConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        _require_at_least(2, epochs=self.epochs)
-        _require_at_least(0, seed=self.seed)
-
-
-def _require_at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+        require_at_least(2, epochs=self.epochs)
+        require_at_least(0, seed=self.seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from cl_core.commands.outcome import text_table
+from cl_core.commands.outcome import slug, text_table
 from cl_core.report import Report
 from cl_core.report.figures import metric_table, training_curves
 from cl_core.runs import Run
@@ -17,7 +17,7 @@ from cl_vision import pages
 from cl_vision.collapse.spectrum import spectra
 from cl_vision.config import DemoConfig, EvaluateConfig, PretrainConfig
 from cl_vision.data import open_images
-from cl_vision.evaluation.measures import Measured, measure, slug
+from cl_vision.evaluation.measures import Measured, measure
 from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, SimCLRHyper
 from cl_vision.saved import Trained
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from cl_core.errors import InputError
+from cl_core.checks import OptionError, require_positive
+from cl_core.commands.options import Options
 
 __all__ = [
     "DirectCLRHyper",
@@ -17,28 +18,9 @@ __all__ = [
     "Switches",
 ]
 
-_PROJECTORS = ("none", "linear", "orthogonal", "low_rank", "diagonal", "mlp")
-_NEGATIVES = ("cross", "all")
-
-
-class OptionError(InputError, ValueError):
-    """A hyper-parameter out of range: a user's fault on the command line, a caller's in Python."""
-
-
-def _require_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise OptionError(f"{name} must be positive, got {value}")
-
-
-def _require_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        *first, last = (repr(word) for word in known)
-        raise OptionError(f"{name} must be {', '.join(first)} or {last}, got {value!r}")
-
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerHyper:
+class OptimizerHyper(Options):
     """Optimiser and schedule of a training.
 
     Args:
@@ -60,9 +42,7 @@ class OptimizerHyper:
     schedule: Literal["step", "epoch"] = "step"
 
     def __post_init__(self) -> None:
-        _require_one_of("optimizer", self.optimizer, ("sgd", "lars", "adam"))
-        _require_one_of("schedule", self.schedule, ("step", "epoch"))
-        _require_positive(learning_rate=self.learning_rate)
+        require_positive(learning_rate=self.learning_rate)
         if not self.weight_decay >= 0:
             raise OptionError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if not 0 <= self.momentum < 1:
@@ -79,7 +59,7 @@ class OptimizerHyper:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLRHyper:
+class SimCLRHyper(Options):
     """Hyper-parameters of SimCLR, with every projector of the DirectCLR ablation.
 
     Args:
@@ -102,15 +82,13 @@ class SimCLRHyper:
     negatives: Literal["all", "cross"] = "all"
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             temperature=self.temperature, hidden=self.hidden, dim=self.dim, rank=self.rank
         )
-        _require_one_of("projector", self.projector, _PROJECTORS)
-        _require_one_of("negatives", self.negatives, _NEGATIVES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DirectCLRHyper:
+class DirectCLRHyper(Options):
     """Hyper-parameters of DirectCLR.
 
     Args:
@@ -126,12 +104,11 @@ class DirectCLRHyper:
     negatives: Literal["cross", "all"] = "cross"
 
     def __post_init__(self) -> None:
-        _require_positive(d0=self.d0, temperature=self.temperature)
-        _require_one_of("negatives", self.negatives, _NEGATIVES)
+        require_positive(d0=self.d0, temperature=self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoHyper:
+class MoCoHyper(Options):
     """Hyper-parameters of MoCo v2.
 
     Args:
@@ -154,10 +131,9 @@ class MoCoHyper:
     projector_norm: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(temperature=self.temperature, dim=self.dim, queue=self.queue)
+        require_positive(temperature=self.temperature, dim=self.dim, queue=self.queue)
         if not 0 <= self.momentum < 1:
             raise OptionError(f"momentum must lie in [0, 1), got {self.momentum}")
-        _require_one_of("batch_norm", self.batch_norm, ("shuffle", "sync", "local"))
 
 
 class Switches(NamedTuple):
@@ -223,17 +199,9 @@ class HCSCHyper(MoCoHyper):
             )
         if self.warmup_epochs is not None and self.warmup_epochs < 0:
             raise OptionError(f"warmup_epochs must be at least 0, got {self.warmup_epochs}")
-        _require_positive(
+        require_positive(
             kmeans_iterations=self.kmeans_iterations, kmeans_restarts=self.kmeans_restarts
         )
-        _require_one_of("compat", self.compat, ("paper", "official"))
-        for name, known in (
-            ("masking", ("exclude", "multiply")),
-            ("proto_negatives", ("per_query", "official")),
-            ("level_reduction", ("mean", "sum")),
-        ):
-            if getattr(self, name) is not None:
-                _require_one_of(name, getattr(self, name), known)
 
     @property
     def switches(self) -> Switches:

@@ -2,33 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cl_core.checks import OptionError, require_positive
+from cl_core.commands.options import Options
 from cl_core.errors import InputError
 from cl_core.evaluation.features import extract_features
 from cl_core.networks.backbones import Backbone, build_backbone
-from cl_core.networks.export import encoder_card, load_encoder
+from cl_core.networks.export import EncoderCard, encoder_card, load_encoder
 from cl_core.networks.heads import build_head
 from cl_core.runs import Run
 from cl_core.transforms import IMAGENET, Statistics
 from cl_vision.data import Images, evaluation_loader, evaluation_view
-from cl_vision.methods.projectors import FirstChannels, build_projector
+from cl_vision.methods.projectors import FirstChannels, ProjectorKind, build_projector
 
 __all__ = [
+    "ImageCard",
     "ImageModel",
+    "ProjectorCard",
     "best_device",
     "build_saved_projector",
     "load_any_encoder",
     "load_model",
 ]
 
-KIND = "image encoder with projector"
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorCard(Options):
+    """How to rebuild a projector; ``kind`` says which of the other entries count.
+
+    Args:
+        kind: `first_channels`, `moco`, or a projector of SimCLR.
+        width: Of the representation.
+        d0: Channels kept by `first_channels`.
+        hidden: Width inside.
+        dim: Width of the embedding.
+        rank: Rows of `low_rank`.
+        batch_norm: Whether `moco` normalises.
+    """
+
+    kind: str
+    width: int
+    d0: int | None = None
+    hidden: int | None = None
+    dim: int | None = None
+    rank: int | None = None
+    batch_norm: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "d0", "hidden", "dim", "rank"):
+            require_positive(**{f"projector.{name}": getattr(self, name)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCard(EncoderCard):
+    """An image encoder with the projector it was trained through.
+
+    Args:
+        method: Of the command line.
+        name: As reports call it.
+        view_size: Edge in pixels of the images to encode.
+        projector: How to rebuild the projector; ``None`` for an encoder that came without.
+    """
+
+    kind: ClassVar[str] = "image encoder with projector"
+    made_by: ClassVar[str] = "cl-vision pretrain"
+
+    method: str
+    name: str
+    view_size: int
+    projector: ProjectorCard | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(view_size=self.view_size)
+        if self.mean is None:
+            raise OptionError("mean and std are missing")
 
 
 class ImageModel(nn.Module):
@@ -37,14 +92,14 @@ class ImageModel(nn.Module):
     Args:
         encoder: Images to representations.
         projector: Representations to embeddings.
-        card: How to rebuild both, as `card_of` tells.
+        card: How to rebuild both.
     """
 
-    def __init__(self, encoder: Backbone, projector: nn.Module, card: Mapping[str, Any]) -> None:
+    def __init__(self, encoder: Backbone, projector: nn.Module, card: ImageCard) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
-        self.card = dict(card)
+        self.card = card
 
     @classmethod
     def of(
@@ -54,7 +109,7 @@ class ImageModel(nn.Module):
         *,
         method: str,
         name: str,
-        projector_card: Mapping[str, Any],
+        projector_card: ProjectorCard | None,
         image_size: int,
         statistics: Statistics,
     ) -> ImageModel:
@@ -69,46 +124,40 @@ class ImageModel(nn.Module):
             image_size: Edge in pixels of the images to encode.
             statistics: Normalise them.
         """
-        about = {"mean": list(statistics.mean), "std": list(statistics.std)}
-        card = encoder_card(encoder, about) | {
-            "kind": KIND,
-            "method": method,
-            "name": name,
-            "view_size": image_size,
-            "projector": dict(projector_card),
-        }
+        card = ImageCard(
+            **encoder_card(encoder).record() | {"mean": statistics.mean, "std": statistics.std},
+            method=method,
+            name=name,
+            view_size=image_size,
+            projector=projector_card,
+        )
         return cls(encoder, projector, card)
 
     @classmethod
-    def rebuild(cls, card: Mapping[str, Any]) -> ImageModel:
+    def rebuild(cls, card: ImageCard) -> ImageModel:
         """Build a model of random weights from its card.
 
         Raises:
-            KeyError: If an entry is missing.
+            InputError: If the card tells of no such model.
         """
-        encoder = build_backbone(
-            card["architecture"],
-            in_channels=card["in_channels"],
-            stem=card["stem"],
-            image_size=card["image_size"],
-            output_stride=card["output_stride"],
-        )
-        return cls(encoder, build_saved_projector(card["projector"]), card)
+        return cls(card.build(), build_saved_projector(card.projector), card)
 
     @property
     def name(self) -> str:
         """The method, as reports call it."""
-        return str(self.card["name"])
+        return self.card.name
 
     @property
     def image_size(self) -> int:
         """Edge in pixels of the images it takes."""
-        return int(self.card["view_size"])
+        return self.card.view_size
 
     @property
     def statistics(self) -> Statistics:
         """What normalises its images."""
-        return Statistics(tuple(self.card["mean"]), tuple(self.card["std"]))
+        assert self.card.mean is not None
+        assert self.card.std is not None
+        return Statistics(self.card.mean, self.card.std)
 
     def require_channels(self, images: Images) -> None:
         """Refuse images of other channels than the encoder's.
@@ -153,18 +202,35 @@ class ImageModel(nn.Module):
         return torch.cat(parts)
 
 
-def build_saved_projector(card: Mapping[str, Any]) -> nn.Module:
+def build_saved_projector(card: ProjectorCard | None) -> nn.Module:
     """Build a projector of random weights from its card.
 
-    Args:
-        card: ``kind`` and ``width``, and the arguments of that kind's builder.
+    Raises:
+        InputError: If the card lacks what its kind needs.
     """
-    kind, width = card["kind"], card["width"]
-    if kind == "first_channels":
-        return FirstChannels(width, card["d0"])
-    if kind == "moco":
-        return build_head("moco", width, card["dim"], batch_norm=card["batch_norm"])
-    return build_projector(kind, width, hidden=card["hidden"], dim=card["dim"], rank=card["rank"])
+    if card is None:
+        return nn.Identity()
+    if card.kind == "first_channels":
+        return FirstChannels(card.width, _entry(card, "d0"))
+    dim = _entry(card, "dim")
+    if card.kind == "moco":
+        return build_head("moco", card.width, dim, batch_norm=bool(card.batch_norm))
+    if card.kind not in get_args(ProjectorKind):
+        raise InputError(f"model.json: there is no projector {card.kind!r}")
+    return build_projector(
+        cast(ProjectorKind, card.kind),
+        card.width,
+        hidden=_entry(card, "hidden"),
+        dim=dim,
+        rank=card.rank,
+    )
+
+
+def _entry(card: ProjectorCard, name: str) -> int:
+    value = getattr(card, name)
+    if value is None:
+        raise InputError(f"model.json: the projector {card.kind} has no {name}")
+    return int(value)
 
 
 def load_model(run: Run) -> ImageModel:
@@ -173,18 +239,7 @@ def load_model(run: Run) -> ImageModel:
     Raises:
         InputError: If the run holds no model of this package.
     """
-    state, card = run.load_model()
-    if card.get("kind") != KIND:
-        raise InputError(
-            f"--run {run.path}: model.json says {card.get('kind')!r}, expected {KIND!r}; give a "
-            "run of cl-vision pretrain"
-        )
-    try:
-        model = ImageModel.rebuild(card)
-        model.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise InputError(f"{run.path}: model.json and its weights do not fit together") from error
-    return model.eval()
+    return run.load_model(ImageCard).build(ImageModel.rebuild)
 
 
 def load_any_encoder(path: Path, *, backbone: str | None, image_size: int) -> ImageModel:
@@ -227,7 +282,7 @@ def load_any_encoder(path: Path, *, backbone: str | None, image_size: int) -> Im
         nn.Identity(),
         method="encoder",
         name=path.stem,
-        projector_card={},
+        projector_card=None,
         image_size=card["image_size"] or image_size,
         statistics=statistics,
     ).eval()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import nn
 
-from cl_core.commands.outcome import Outcome, text_table
+from cl_core.commands.outcome import Outcome, flat_scores, out_of, slug, text_table
 from cl_core.errors import InputError
 from cl_core.networks.export import save_encoder
 from cl_core.report.figures import metric_table
@@ -26,7 +25,7 @@ from cl_vision.config import (
     TheoryConfig,
 )
 from cl_vision.data import open_images
-from cl_vision.evaluation.measures import measure, require_classes, slug
+from cl_vision.evaluation.measures import measure, require_classes
 from cl_vision.model import ImageModel, load_any_encoder
 from cl_vision.saved import evenly, free_name, images_of, load_runs, open_remembered
 
@@ -78,7 +77,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
         model = training.model()
         run.save_model(model, model.card)
         if run.writes:
-            about = {"mean": model.card["mean"], "std": model.card["std"]}
+            about = {"mean": model.card.mean, "std": model.card.std}
             save_encoder(run.output("encoder"), model.encoder, about, overwrite=True)
         tree = None
         if isinstance(training.module, HCSC):
@@ -132,10 +131,10 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     if config.untrained:
         seed_everything(config.seed)
         models["untrained"] = ImageModel.rebuild(next(iter(models.values())).card)
-    with Run.create(_out(config, "evaluate"), config, overwrite=config.overwrite) as run:
+    with Run.create(out_of(config, "evaluate"), config, overwrite=config.overwrite) as run:
         measured = [measure(name, model, train, test, config) for name, model in models.items()]
         scores = {one.name: one.scores for one in measured}
-        metrics = _flat(scores)
+        metrics = flat_scores(scores)
         rows = metric_table([{"model": name, **figures} for name, figures in scores.items()])
         histories = {name: one.history for name, one in trained.items()}
         notes = [*images.summary(), f"{len(train):,} images to learn from, {len(test):,} to test"]
@@ -161,7 +160,7 @@ def embed(config: EmbedConfig) -> Outcome:
     images = images_of(config, trained)
     ((model, _, _),) = trained.values()
     model.require_channels(images)
-    with Run.create(_out(config, "embed"), config, overwrite=config.overwrite) as run:
+    with Run.create(out_of(config, "embed"), config, overwrite=config.overwrite) as run:
         vectors = model.represent(images, batch_size=config.batch_size, workers=config.workers)
         if config.space == "embedding":
             vectors = model.project(vectors)
@@ -280,17 +279,3 @@ def _write_spectra(run: Run, found: Sequence[Spectrum]) -> None:
             encoder, _, space = one.name.rpartition(" ")
             for rank, value in enumerate(one.values, start=1):
                 table.writerow((encoder, space, rank, f"{value:.6g}"))
-
-
-def _out(config: EvaluateConfig | EmbedConfig, verb: str) -> Path:
-    return config.run / verb if config.out is None else config.out
-
-
-def _flat(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The first model's figures as they are, those of the others under their names."""
-    (_, own), *others = scores.items()
-    return dict(own) | {
-        f"{slug(name)}/{figure}": value
-        for name, figures in others
-        for figure, value in figures.items()
-    }

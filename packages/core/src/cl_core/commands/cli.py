@@ -14,23 +14,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
+import errno
 import importlib.metadata
-import importlib.resources
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
 
 import jsonargparse
 import yaml
+from jsonargparse import get_loader, set_loader
 
-from cl_core.config import flat_options
+from cl_core.commands.options import flat_options
+from cl_core.commands.recipes import read_recipe
+from cl_core.commands.terminal import printable, say
 from cl_core.errors import InputError, TrainingError
-from cl_core.runs.folder import launched_rank
+from cl_core.runs.launch import launched_rank
+from cl_core.tables.documents import parse_yaml, read_yaml
 
 __all__ = ["Command", "CommandTable", "run_program"]
 
@@ -62,20 +67,14 @@ class _Parser(jsonargparse.ArgumentParser):
         raise InputError(f"{line} (see {self.prog.replace(' [options]', '')} --help)")
 
 
-class _RecipeScan(argparse.ArgumentParser):
-    """Looks for the recipe alone; every other complaint is the real parser's to make."""
+class _Scan(argparse.ArgumentParser):
+    """Looks for two options alone; every other complaint is the real parser's to make."""
 
     def error(self, message: str) -> NoReturn:
         raise argparse.ArgumentError(None, message)
 
 
-def run_program(
-    name: str,
-    commands: CommandTable,
-    argv: Sequence[str] | None = None,
-    *,
-    recipes: str | None = None,
-) -> int:
+def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = None) -> int:
     """Parse ``argv``, check it, and only then import and run the code that does the work.
 
     What the function returns is printed, if it is not ``None``; of several processes by the first.
@@ -84,8 +83,6 @@ def run_program(
         name: The program, which is also the distribution whose version ``--version`` tells.
         commands: Verb to configuration class and ``"module:function"``, or to another such table.
         argv: The arguments, by default those of the process.
-        recipes: Package whose ``*.yaml`` files are the recipes; a configuration class takes
-            them by having a field ``recipe``.
 
     Returns:
         The exit code: 0 done, 1 failed, 2 something the user can mend, 130 interrupted.
@@ -93,34 +90,68 @@ def run_program(
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = launched_rank() == 0  # a launcher's variables may be gone after a training
     try:
-        run, config = _parse(name, commands, arguments, recipes)
-        result = run(config)
+        with _warnings_printable():
+            run, config = _parse(name, commands, arguments)
+            result = run(config)
         if result is not None and first:
-            print(result, flush=True)
+            say(str(result), sys.stdout)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        say(f"{name}: interrupted")
         return 130
     except Exception as error:
         if os.environ.get("CL_TRACEBACK"):
             raise
-        line = " ".join(str(error).split())
-        if not isinstance(error, InputError | TrainingError):
-            line = f"failed, {type(error).__name__}: {line} (CL_TRACEBACK=1 tells where)"
-        print(f"{name}: {line}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        code, line = _told(error)
+        say(f"{name}: {line}")
+        return code
     return 0
 
 
-def _parse(name: str, commands: CommandTable, argv: list[str], recipes: str | None) -> Any:
+def _told(error: Exception) -> tuple[int, str]:
+    """The exit code and the line of what ended a command."""
+    line = " ".join(str(error).split())
+    if isinstance(error, InputError | TrainingError):
+        return (2 if isinstance(error, InputError) else 1), line
+    if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
+        # The machine's answer about a path that the user named: no place, no right, no such thing.
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return 2, f"{place}{error.strerror or line}"
+    if isinstance(error, MemoryError):
+        return 1, f"not enough memory{f' ({line})' if line else ''}"
+    return 1, f"failed, {type(error).__name__}: {line} (CL_TRACEBACK=1 tells where)"
+
+
+@contextmanager
+def _warnings_printable() -> Iterator[None]:
+    """Warnings as one line each, without what a terminal would obey."""
+    before = warnings.formatwarning
+
+    def one_line(message: Any, category: type[Warning], *_: Any, **__: Any) -> str:
+        return printable(f"{category.__name__}: {' '.join(str(message).split())}") + "\n"
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _parse(name: str, commands: CommandTable, argv: list[str]) -> Any:
     """The function to run and its configuration."""
     parser = _Parser(prog=name, version=importlib.metadata.version(name))
     argv = _spell_out_switches(argv, commands)
-    _add_commands(parser, commands, argv, recipes)
-    parsed = parser.parse_args(argv)
+    named = _named(argv)
+    if named.config is not None and named.config.exists():
+        read_yaml(named.config)  # refused in one line before the parser meets it
+    _add_commands(parser, commands, argv, named)
     try:
+        parsed = parser.parse_args(argv)
         values = parser.instantiate(parsed)  # makes the nested groups of options
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        told = str(error)
+        raise InputError(
+            told if isinstance(error, ValueError) else f"a value of an option: {told}"
+        ) from error
     entry: Any = commands
     while isinstance(entry, Mapping):
         verb = values["command"]
@@ -136,7 +167,7 @@ def _parse(name: str, commands: CommandTable, argv: list[str], recipes: str | No
 
 
 def _add_commands(
-    parser: _Parser, commands: CommandTable, argv: list[str], recipes: str | None
+    parser: _Parser, commands: CommandTable, argv: list[str], named: argparse.Namespace
 ) -> None:
     verbs = parser.add_subcommands(dest="command")
     for verb, entry in commands.items():
@@ -144,7 +175,7 @@ def _add_commands(
             summary = ", ".join(entry)
             nested = _Parser(description=f"One of {summary}.")
             verbs.add_subcommand(verb, nested, help=summary)
-            _add_commands(nested, entry, argv, recipes)
+            _add_commands(nested, entry, argv, named)
             continue
         config_class, _ = entry
         documentation = (config_class.__doc__ or "").partition("Args:")[0].strip()
@@ -152,8 +183,8 @@ def _add_commands(
         if verb in argv:  # the options of the other verbs are not worth their time
             single.add_argument("--config", action="config")
             single.add_class_arguments(config_class, None, as_group=False)
-            if recipes is not None and "recipe" in config_class.__dataclass_fields__:
-                single.set_defaults(_recipe(argv, recipes))
+            if "recipe" in config_class.__dataclass_fields__:
+                single.set_defaults(_recipe(config_class, named))
         verbs.add_subcommand(verb, single, help=documentation.partition("\n")[0])
 
 
@@ -182,33 +213,30 @@ def _switches(config_class: type, prefix: str = "") -> Iterator[str]:
             yield from _switches(cast(type, kind), f"{prefix}{name}.")
 
 
-def _recipe(argv: list[str], package: str) -> dict[str, Any]:
-    """The defaults that the recipe named on the command line or in its file asks for."""
-    scan = _RecipeScan(add_help=False, allow_abbrev=False)
+def _named(argv: list[str]) -> argparse.Namespace:
+    """The recipe and the file of options that a command line names."""
+    scan = _Scan(add_help=False, allow_abbrev=False)
     scan.add_argument("--recipe")
     scan.add_argument("--config", type=Path)
     try:
-        found, _ = scan.parse_known_args(argv)
+        return scan.parse_known_args(argv)[0]
     except argparse.ArgumentError:
-        return {}
-    name = found.recipe
-    if name is None and found.config is not None and found.config.is_file():
-        try:
-            content = yaml.safe_load(found.config.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError):
-            return {}
+        return argparse.Namespace(recipe=None, config=None)
+
+
+def _recipe(config_class: type, named: argparse.Namespace) -> dict[str, Any]:
+    """The defaults that the recipe named on the command line or in its file asks for."""
+    name = named.recipe
+    if name is None and named.config is not None and named.config.is_file():
+        content = read_yaml(named.config)
         name = content.get("recipe") if isinstance(content, dict) else None
-    if name is None:
-        return {}
-    files = {
-        Path(item.name).stem: item
-        for item in importlib.resources.files(package).iterdir()
-        if item.name.endswith(".yaml")
-    }
-    if name not in files:
-        near = difflib.get_close_matches(str(name).lower(), files, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise InputError(
-            f"--recipe: there is no recipe {name!r}; {hint}there are {', '.join(sorted(files))}"
-        )
-    return flat_options(yaml.safe_load(files[name].read_text()))
+    return {} if name is None else flat_options(read_recipe(config_class, str(name)))
+
+
+def _load(text: str) -> Any:
+    parse_yaml(text, source="an option")  # bombs end here
+    return _load_yaml(text)
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", _load, (yaml.YAMLError, InputError))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["Outcome", "text_table"]
+from cl_core.errors import InputError
+
+__all__ = ["Outcome", "flat_scores", "out_of", "slug", "text_table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +47,41 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
         ).rstrip()
         for line in cells
     ]
+
+
+class UsesRun(Protocol):
+    """The options of a command that works on an earlier run."""
+
+    @property
+    def run(self) -> Path: ...
+    @property
+    def out(self) -> Path | None: ...
+
+
+def out_of(config: UsesRun, verb: str) -> Path:
+    """Where a command writes that works on an earlier run: by default into it, under its verb.
+
+    Raises:
+        InputError: If that place in the run is a link, which may lead anywhere.
+    """
+    if config.out is not None:
+        return config.out
+    place = config.run / verb
+    if place.is_symlink():
+        raise InputError(f"{place} is a link: remove it or give --out")
+    return place
+
+
+def slug(name: str) -> str:
+    """The name of a model, method or class as the prefix of its figures in ``metrics.json``."""
+    return name.lower().replace(" ", "_").replace("(", "").replace(")", "")
+
+
+def flat_scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The first one's figures as they are, those of the others under their names."""
+    (_, own), *others = scores.items()
+    return dict(own) | {
+        f"{slug(name)}/{figure}": value
+        for name, figures in others
+        for figure, value in figures.items()
+    }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from cl_core.errors import InputError
-from cl_core.images.table import ImageTable, class_names, encode_labels
+from cl_core.images.table import ImageTable
+from cl_core.tables.labels import class_names, encode_labels
 
 __all__ = ["EXTENSIONS", "find_images", "read_folder"]
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cl_core.errors import InputError
-from cl_core.images.table import ImageTable, class_names, encode_labels
+from cl_core.images.table import ImageTable
+from cl_core.tables.labels import class_names, encode_labels
 
 __all__ = ["MANIFEST_SUFFIXES", "read_manifest"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
+from cl_core.tables.labels import UNLABELLED, class_names, encode_labels
 
 __all__ = ["UNLABELLED", "ImageTable", "class_names", "encode_labels"]
-
-UNLABELLED = -1
-"""The class number of an image without a label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,53 +104,3 @@ class ImageTable:
                 f"{self.source}: needs images of at least {count} classes, found {found}; "
                 "use a folder per class or a manifest with a column 'label'"
             )
-
-
-def class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """The classes among ``labels``: whole numbers in their order, text in code-point order.
-
-    A blank, ``unknown`` or ``nan`` in any case, or a negative whole number, is no label.
-    """
-    names = {label for label in labels if not _is_blank(label)}
-    try:
-        return tuple(sorted(names, key=int))
-    except ValueError:
-        return tuple(sorted(names))
-
-
-def encode_labels(
-    labels: Sequence[str], classes: Sequence[str], *, source: str = "labels"
-) -> NDArray[np.int64]:
-    """Number ``labels`` by their place in ``classes``; no label is -1.
-
-    Args:
-        labels: One per image; see :func:`class_names` for what counts as none.
-        classes: Those of a table or of a checkpoint.
-        source: The file or option to name in the error.
-
-    Raises:
-        InputError: If a label is not among ``classes``.
-
-    Example:
-        >>> encode_labels(["oat", "", "rye"], ["oat", "rye"]).tolist()
-        [0, -1, 1]
-    """
-    number = {name: k for k, name in enumerate(classes)}
-    strange = Counter(name for name in labels if name not in number and not _is_blank(name))
-    if strange:
-        told = ", ".join(
-            f"'{name}' ({count} images)" for name, count in sorted(strange.items())[:5]
-        )
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        raise InputError(
-            f"{source}: labels {told}{more} are not among the {len(classes)} classes "
-            f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}; "
-            "correct them or leave those images out"
-        )
-    return np.array([number.get(name, UNLABELLED) for name in labels], dtype=np.int64)
-
-
-def _is_blank(label: str) -> bool:
-    if label.lower() in {"", "unknown", "nan"}:
-        return True
-    return label.startswith("-") and label[1:].isdecimal()

@@ -7,49 +7,138 @@ folder too.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from cl_core._version import __version__
+from cl_core.checks import OptionError, require_positive
+from cl_core.commands.options import hints_of
 from cl_core.errors import InputError
 from cl_core.networks.backbones import RESNETS, Backbone, build_backbone
 from cl_core.networks.onnx_export import export_onnx
 from cl_core.networks.trunks import create_trunk, known_name
-from cl_core.networks.weights import load_weights, mismatches, read_weights
-from cl_core.runs import write_atomic
+from cl_core.networks.weights import load_weights, mismatches
+from cl_core.runs.card import Card, CardOf, load_model, plain_state, save_model
+from cl_core.runs.record import plain
 
-__all__ = ["encoder_card", "export_onnx", "export_state_dict", "load_encoder", "save_encoder"]
+__all__ = [
+    "EncoderCard",
+    "encoder_card",
+    "export_onnx",
+    "export_state_dict",
+    "load_encoder",
+    "save_encoder",
+]
 
 _RECIPE = ("architecture", "in_channels", "stem", "image_size", "output_stride")
 
 
-def encoder_card(encoder: Backbone, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class EncoderCard(Card):
+    """How to rebuild an image encoder and how to feed it.
+
+    Args:
+        architecture: As :func:`cl_core.networks.backbones.build_backbone` takes it.
+        in_channels: Of an image.
+        stem: ``cifar`` or ``imagenet``.
+        image_size: Edge of the images in pixels, where the network needs to know.
+        output_stride: Pixels of the image per pixel of the last feature map.
+        out_features: Width of the representation.
+        mean: Per channel; images are normalised by ``(image - mean) / std`` before they come.
+        std: Per channel, positive.
+        classes: Class names in the order of their indices.
+        more: Whatever else the file tells, kept as it is.
+    """
+
+    kind: ClassVar[str] = "image encoder"
+    made_by: ClassVar[str] = "cl_core.networks.export.save_encoder"
+
+    architecture: str
+    in_channels: int
+    stem: Literal["imagenet", "cifar"]
+    image_size: int | None
+    output_stride: Literal[8, 16, 32]
+    out_features: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_positive(
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            out_features=self.out_features,
+        )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.in_channels:
+                raise OptionError(
+                    f"{name} must be one number per channel ({self.in_channels}), got {len(values)}"
+                )
+            if values is not None and not all(map(math.isfinite, values)):
+                raise OptionError(f"{name} must be finite, got {list(values)}")
+        if self.std is not None and min(self.std) <= 0:
+            raise OptionError(f"std must be positive, got {min(self.std)}")
+        if (self.mean is None) != (self.std is None):
+            given = "std" if self.mean is None else "mean"
+            raise OptionError(f"mean and std belong together, only {given} is given")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise OptionError(f"classes must be distinct names, got {list(self.classes)}")
+
+    @classmethod
+    def of_record(cls: type[CardOf], record: Mapping[str, Any], source: str) -> CardOf:
+        known = hints_of(cls)
+        more = {name: value for name, value in record.items() if name not in known}
+        own = {name: value for name, value in record.items() if name in known and name != "more"}
+        return super().of_record({**own, "more": more} if more else own, source)
+
+    def record(self) -> dict[str, Any]:
+        entries = plain(self)
+        more = entries.pop("more")
+        return {name: value for name, value in entries.items() if value is not None} | {
+            "image_size": self.image_size,
+            **more,
+        }
+
+    def build(self) -> Backbone:
+        """The encoder with random weights; nothing is downloaded.
+
+        Raises:
+            InputError: If there is no such architecture, or an entry does not suit it.
+        """
+        return build_backbone(
+            self.architecture,
+            in_channels=self.in_channels,
+            stem=self.stem,
+            image_size=self.image_size,
+            output_stride=self.output_stride,
+        )
+
+
+def encoder_card(encoder: Backbone, about: Mapping[str, Any] | None = None) -> EncoderCard:
     """Say in plain values how to rebuild ``encoder`` and how to feed it.
 
     Args:
         encoder: The encoder; what it was loaded with is kept.
-        about: Further entries, which JSON can hold. Those with a meaning: ``mean`` and ``std``,
-            per channel, with which images are normalised (``(image - mean) / std``; nothing
-            normalises for you), and ``classes``, the class names in the order of their indices.
+        about: Further entries, which JSON can hold; see :class:`EncoderCard` for those with a
+            meaning. Nothing normalises for you.
 
     Raises:
         InputError: If ``mean`` and ``std`` are not one number per channel, ``std`` positive, or
             ``classes`` are not distinct names.
+        ValueError: If ``about`` changes how the encoder is built.
     """
-    card = encoder.card() | dict(about or {}) | {"version": __version__}
-    changed = [key for key in _RECIPE if card[key] != encoder.card()[key]]
+    own = encoder.card()
+    card = own | dict(about or {})
+    changed = [key for key in _RECIPE if card[key] != own[key]]
     if changed:
         raise ValueError(f"the card's {changed[0]} is the encoder's own: leave it out of about")
-    _check_card(card, "the encoder's card")
-    return card
+    return EncoderCard.of_record(plain(card), "the encoder's card")
 
 
 def save_encoder(
@@ -75,18 +164,11 @@ def save_encoder(
     card = encoder_card(encoder, about)
     if not overwrite and (weights.exists() or description.exists()):
         raise InputError(f"{path} already holds a model: choose another folder or overwrite it")
-    data = save(_plain_state(encoder.trunk))
-    # A kill between the two files leaves a pair that load_encoder refuses by this checksum.
-    card["weights_sha256"] = hashlib.sha256(data).hexdigest()
-    text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {path}: {error.strerror or error}") from error
-    with write_atomic(weights) as temporary:
-        temporary.write_bytes(data)
-    with write_atomic(description) as temporary:
-        temporary.write_text(text + "\n", "utf-8")
+    save_model(path, encoder.trunk, card)
 
 
 def load_encoder(path: Path | str) -> Backbone:
@@ -103,24 +185,15 @@ def load_encoder(path: Path | str) -> Backbone:
             encoder.
     """
     path = Path(path).expanduser()
-    weights, description = path / "model.safetensors", path / "model.json"
-    card = _read_card(description)
-    state = read_weights(weights)
-    digest = card.pop("weights_sha256", None)
-    if digest is not None and digest != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise InputError(f"{weights} is not the file that {description} describes: save both again")
+    source = path / "model.json"
+    saved = load_model(path, EncoderCard, option="the encoder", any_kind=True)
     try:
-        built = build_backbone(
-            card["architecture"],
-            in_channels=card["in_channels"],
-            stem=card["stem"],
-            image_size=card["image_size"],
-            output_stride=card["output_stride"],
-        )
+        built = saved.card.build()
     except (ValueError, InputError) as error:
-        raise InputError(f"{description}: {error}") from error
-    load_weights(built.trunk, state, source=weights, name=f"the {built.name} of {description.name}")
-    return Backbone(built.trunk, card | built.card()).eval()
+        raise InputError(f"{source}: {error}") from error
+    name = f"the {built.name} of {source.name}"
+    load_weights(built.trunk, saved.state, source=path / "model.safetensors", name=name)
+    return Backbone(built.trunk, saved.card.record() | built.card()).eval()
 
 
 def export_state_dict(
@@ -154,64 +227,8 @@ def export_state_dict(
             image_size=encoder.card()["image_size"],
             zero_init_residual=False,
         )
-    state = _plain_state(encoder.trunk)
+    state = plain_state(encoder.trunk)
     problems = mismatches(plain.net.state_dict(), state)
     if problems:
         raise InputError(f"this encoder is not {library}'s plain {bare}: {'; '.join(problems)}")
     return state
-
-
-def _plain_state(net: nn.Module) -> dict[str, Tensor]:
-    # Copies: safetensors refuses tensors that share memory or are not contiguous.
-    return {k: v.detach().cpu().clone().contiguous() for k, v in net.state_dict().items()}
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path} ({error.strerror or error}): give a folder with model.json and "
-            "model.safetensors, such as a run directory"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): save the encoder again") from error
-    missing = [key for key in _RECIPE if key not in card] if isinstance(card, dict) else ["card"]
-    if missing:
-        raise InputError(f"{path} describes no image encoder: it has no {', '.join(missing)}")
-    _check_card(card, str(path))
-    return dict(card)
-
-
-def _check_card(card: Mapping[str, Any], source: str) -> None:
-    for key, kind in {"architecture": str, "in_channels": int}.items():
-        if not isinstance(card[key], kind):
-            raise InputError(f"{source}: {key} must be {kind.__name__}, got {card[key]!r}")
-    for key, allowed in {"stem": ("imagenet", "cifar"), "output_stride": (8, 16, 32)}.items():
-        if card[key] not in allowed:
-            raise InputError(
-                f"{source}: {key} must be one of {', '.join(map(str, allowed))}, got {card[key]!r}"
-            )
-    if not isinstance(card["image_size"], int | None):
-        raise InputError(f"{source}: image_size must be int or null, got {card['image_size']!r}")
-    given = [key for key in ("mean", "std") if card.get(key) is not None]
-    for key in given:
-        values = card[key]
-        wanted = f"one number per channel ({card['in_channels']})"
-        if not isinstance(values, list | tuple) or not all(_is_number(v) for v in values):
-            raise InputError(f"{source}: {key} must be {wanted}, got {values!r}")
-        if len(values) != card["in_channels"]:
-            raise InputError(f"{source}: {key} must be {wanted}, got {len(values)}")
-        if key == "std" and min(values) <= 0:
-            raise InputError(f"{source}: std must be positive, got {min(values)}")
-    if len(given) == 1:
-        raise InputError(f"{source}: mean and std belong together, only {given[0]} is given")
-    classes = card.get("classes")
-    if classes is not None:
-        named = isinstance(classes, list | tuple) and all(isinstance(c, str) for c in classes)
-        if not named or len(set(classes)) != len(classes):
-            raise InputError(f"{source}: classes must be distinct names, got {classes!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_core._version import __version__
-from cl_core.config import flat_options
+from cl_core.commands.options import flat_options
 from cl_core.report.figures import MISSING
 from cl_core.runs import write_atomic
 

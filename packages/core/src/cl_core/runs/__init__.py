@@ -13,7 +13,7 @@ lost: see :meth:`Run.create`. Nothing here imports torch before a model is saved
 """
 
 from cl_core.runs.atomic import write_atomic
-from cl_core.runs.folder import launched_rank, launched_shard
+from cl_core.runs.launch import launched_rank, launched_shard
 from cl_core.runs.run import Run
 
 __all__ = ["Run", "launched_rank", "launched_shard", "write_atomic"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cl_core.errors import InputError
 
-__all__ = ["TEMPORARY", "write_atomic"]
+__all__ = ["TEMPORARY", "remove", "write_atomic"]
 
 TEMPORARY = ".tmp-"
 """How the name of an unfinished file begins; whatever carries it may be deleted."""
@@ -39,7 +39,7 @@ def write_atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        _remove(temporary)
+        remove(temporary)
         yield temporary
         if not temporary.exists():
             raise ValueError(f"nothing was written to {temporary}, so {path} cannot appear")
@@ -51,7 +51,7 @@ def write_atomic(path: Path | str) -> Iterator[Path]:
             raise  # another file's trouble, met while this one was written
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -59,7 +59,7 @@ def _replace(temporary: Path, path: Path) -> None:
         old = path.with_name(f"{TEMPORARY}{os.getpid()}-old-{path.name}")
         path.replace(old)
         temporary.replace(path)
-        _remove(old)
+        remove(old)
     else:
         temporary.replace(path)
     _flush_entry(path.parent)
@@ -80,7 +80,8 @@ def _flush_entry(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file, a folder with all in it, or a link, but never what a link leads to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cl_core.errors import InputError
-from cl_core.runs.atomic import TEMPORARY
+from cl_core.runs.atomic import TEMPORARY, remove
+from cl_core.tables.documents import read_text
 
 try:
     import fcntl
 except ImportError:  # Windows: runs work, a second process is not noticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MARK", "RunFolder", "launched_rank", "launched_shard"]
+__all__ = ["MARK", "RunFolder", "refuse_links"]
 
 MARK = (
     "# Written by cl-core: the options of this run. Repeat it with --config THIS_FILE --out NEW\n"
@@ -25,6 +27,7 @@ MARK = (
 """First line of every ``config.yaml`` written here: only folders that have it are overwritten."""
 
 _OWN = (
+    "data.json",
     "metrics.json",
     "history.csv",
     "checkpoints",
@@ -39,6 +42,7 @@ _LOCK = ".lock"
 # _REPLACED holds all of them until the new run has a result; _GONE is deleted whenever seen.
 _LEAVING, _REPLACED, _GONE = ".leaving", ".replaced", ".gone"
 _SERVICE = (_LOCK, _LEAVING, _REPLACED, _GONE)
+_LARGEST_CLAIMS = 2**20
 
 _held: set[int] = set()
 
@@ -53,33 +57,6 @@ def _let_go() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
-
-
-def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
-    """This process's rank as the launcher tells it, 0 when alone.
-
-    Under Lightning's own launcher only whether it is 0 can be told.
-    """
-    # The names of the world's size guard against a stray variable of another program.
-    for name, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if world in environment and environment.get(name, "").isdecimal():
-            return int(environment[name])
-    if "WORLD_SIZE" in environment and environment.get("LOCAL_RANK", "").isdecimal():
-        node = environment.get("NODE_RANK", "0")
-        return int(environment["LOCAL_RANK"]) + int(node if node.isdecimal() else 0)
-    return 0
-
-
-def launched_shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's rank and how many torchrun or SLURM started; ``(0, 1)`` when alone.
-
-    For work that is divided without a process group.
-    """
-    for name, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        place, count = environment.get(name, ""), environment.get(world, "")
-        if place.isdecimal() and count.isdecimal() and int(place) < int(count):
-            return int(place), int(count)
-    return 0, 1
 
 
 class RunFolder:
@@ -101,6 +78,7 @@ class RunFolder:
         _check(path, resume=resume, overwrite=overwrite)
         with _refusing(path):
             path.mkdir(parents=True, exist_ok=True)
+            _refuse_all_links(path)
             self._lock = _acquire(path)
         try:
             with _refusing(path):
@@ -138,7 +116,7 @@ class RunFolder:
         shutil.rmtree(self.path / _GONE, ignore_errors=True)
         for folder in (self.path, self.path / "checkpoints"):
             for left in folder.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                remove(left)
         if (self.path / _LEAVING).exists():
             _move_all(self.path / _LEAVING, self.path)
         elif (self.path / _REPLACED).exists() and not resume:
@@ -153,7 +131,7 @@ class RunFolder:
 
     def _undo(self) -> None:
         for file in self._files():
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
+            remove(file)
         if (self.path / _REPLACED).exists():
             (self.path / _REPLACED).rename(self.path / _LEAVING)
             _move_all(self.path / _LEAVING, self.path)
@@ -161,12 +139,15 @@ class RunFolder:
     def _files(self) -> list[Path]:
         # config.yaml comes last: as long as it is there, the folder is known to be a run.
         names = [*_OWN, *self._claims(), _CLAIMS, "config.yaml"]
-        return [self.path / name for name in names if (self.path / name).exists()]
+        return [self.path / name for name in names if os.path.lexists(self.path / name)]
 
     def _claims(self) -> list[str]:
+        """The outputs that are recorded; what is no plain name in the folder is nobody's."""
         file = self.path / _CLAIMS
-        names = file.read_text("utf-8").splitlines() if file.exists() else []
-        return [name for name in names if name and name == Path(name).name]
+        if not file.exists():
+            return []
+        names = read_text(file, most=_LARGEST_CLAIMS).splitlines()
+        return [name for name in dict.fromkeys(names) if _is_plain(name)]
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -204,22 +185,70 @@ def _check(path: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
+def refuse_links(folder: Path, inside: Path) -> None:
+    """Refuse a path in a run directory on whose way lies a link: it leads who knows where.
+
+    Raises:
+        InputError: Naming the link.
+    """
+    place = folder
+    for part in inside.parts:
+        place = place / part
+        if place.is_symlink():
+            raise InputError(
+                f"{place} is a link, and a run directory holds none: remove it, or give another "
+                "folder"
+            )
+
+
+def _refuse_all_links(path: Path) -> None:
+    """Look where this module will read, write or remove."""
+    for folder in (path, *(path / name for name in ("checkpoints", _LEAVING, _REPLACED))):
+        refuse_links(path, folder.relative_to(path))
+        if folder.is_dir():
+            for entry in folder.iterdir():
+                own = entry.name in (*_OWN, *_SERVICE, _CLAIMS, "config.yaml")
+                if own or folder != path:
+                    refuse_links(path, entry.relative_to(path))
+
+
+def _is_plain(name: str) -> bool:
+    return (
+        name not in ("", ".", "..", *_SERVICE)
+        and "/" not in name
+        and os.sep not in name
+        and "\0" not in name
+    )
+
+
 def _is_run(path: Path) -> bool:
     for folder in (path, path / _REPLACED, path / _LEAVING):
-        with suppress(OSError, ValueError), (folder / "config.yaml").open(encoding="utf-8") as file:
-            if file.readline() == MARK:
-                return True
+        file = folder / "config.yaml"
+        with suppress(OSError, ValueError):
+            if file.is_file():  # anything else might never end
+                with file.open(encoding="utf-8") as opened:
+                    if opened.readline(len(MARK) + 1) == MARK:
+                        return True
     return False
 
 
 def _move_all(source: Path, target: Path) -> None:
     for file in source.iterdir():
+        if os.path.lexists(target / file.name):
+            raise InputError(
+                f"{target} and {source} both hold {file.name}: remove or rename one of them"
+            )
         file.rename(target / file.name)
     source.rmdir()
 
 
 def _acquire(path: Path) -> int:
-    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path / _LOCK, flags, 0o666)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise InputError(f"{path / _LOCK} is no file of this folder alone: remove it")
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

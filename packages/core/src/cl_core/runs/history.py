@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from cl_core.errors import InputError
 from cl_core.runs.atomic import write_atomic
+from cl_core.tables.documents import read_text
 
 __all__ = ["History"]
 
@@ -39,18 +41,31 @@ class History:
             self._rewrite([*columns, *new], [*self.rows(), dict(row)])
         else:
             try:
-                with self.path.open("a", encoding="utf-8", newline="") as file:
+                with open(self.path, "a", encoding="utf-8", newline="", opener=_no_link) as file:
                     file.write(_line([_cell(row.get(name)) for name in columns]))
             except OSError as error:
                 raise InputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def rows(self) -> list[dict[str, float]]:
-        """Every complete row, empty cells left out."""
+        """Every complete row, empty cells left out.
+
+        Raises:
+            InputError: If the file is damaged, naming the line.
+        """
         columns, *lines = self._lines() or [[]]
-        return [
-            {name: float(cell) for name, cell in zip(columns, line, strict=True) if cell}
-            for line in lines
-        ]
+        rows = []
+        for number, line in enumerate(lines, start=2):
+            try:
+                row = {name: float(cell) for name, cell in zip(columns, line, strict=True) if cell}
+                if not row["epoch"].is_integer():
+                    raise ValueError
+            except (KeyError, ValueError) as error:
+                raise InputError(
+                    f"{self.path} is damaged in line {number}: remove the line, or start the run "
+                    "anew with --overwrite"
+                ) from error
+            rows.append(row)
+        return rows
 
     def truncate(self, epoch: int) -> None:
         """Forget the epochs after ``epoch``, and a line that a kill left unfinished."""
@@ -66,16 +81,22 @@ class History:
     def _lines(self) -> list[list[str]]:
         if not self.path.exists():
             return []
-        with self.path.open(encoding="utf-8", newline="") as file:
-            text = file.read()
+        text = read_text(self.path)
         complete = text[: text.rfind("\n") + 1]
-        return list(csv.reader(io.StringIO(complete)))
+        try:
+            return list(csv.reader(io.StringIO(complete)))
+        except csv.Error as error:
+            raise InputError(f"{self.path} is damaged ({error}): restore it") from error
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, float]]) -> None:
         with write_atomic(self.path) as temporary:
             lines = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
             temporary.write_text("".join(_line(line) for line in lines), "utf-8", newline="")
         self._columns = columns
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _cell(value: float | None) -> str:

@@ -12,15 +12,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cl_core.config import flat_options
+from cl_core.commands.options import flat_options, takes_objects
 from cl_core.errors import InputError
+from cl_core.tables.documents import read_yaml
 
-__all__ = ["HOW_CALLED", "changed_options", "environment", "plain", "read_config"]
+__all__ = [
+    "HOW_CALLED",
+    "IN_MEMORY",
+    "changed_options",
+    "environment",
+    "plain",
+    "read_config",
+    "require_readable",
+]
 
 HOW_CALLED = ("resume", "overwrite")
 """Options that say how a command was called; recorded, they would be repeated with the run."""
+
+IN_MEMORY = "(in memory) "
+"""How the record names data that were handed over as an object and cannot be read again."""
 
 _FREE = ("epochs", "out", "trainer")
 
@@ -41,7 +51,11 @@ def plain(config: object) -> dict[str, Any]:
 
 def _plain(value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        objects = takes_objects(type(value))
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        for option in objects:
+            if not isinstance(value[option], str | None):
+                value[option] = f"{IN_MEMORY}{type(value[option]).__name__}"
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{name}.{key}".strip(".")) for key, item in value.items()}
     if isinstance(value, Enum):
@@ -64,13 +78,27 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: If they cannot be read.
     """
     file = path / "config.yaml"
-    try:
-        record = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: restore it or start a new run") from error
+    record = read_yaml(file)
     if not isinstance(record, dict):
         raise InputError(f"{file} holds no options: restore it or start a new run")
     return record
+
+
+def require_readable(record: Mapping[str, Any], path: Path, option: str = "data") -> Any:
+    """The recorded place of a run's data, to read them again.
+
+    Raises:
+        InputError: If they were handed over in memory, or the record names none.
+    """
+    value = record.get(option)
+    if isinstance(value, str) and value.startswith(IN_MEMORY):
+        raise InputError(
+            f"--run {path} was trained on data in memory ({value.removeprefix(IN_MEMORY)}), which "
+            f"cannot be read again: give --{option}"
+        )
+    if not isinstance(value, str):
+        raise InputError(f"{path / 'config.yaml'} names no {option}: give --{option}")
+    return value
 
 
 def changed_options(*, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -15,8 +14,10 @@ import yaml
 from cl_core._version import __version__
 from cl_core.errors import InputError
 from cl_core.runs.atomic import write_atomic
-from cl_core.runs.folder import MARK, RunFolder, launched_rank, launched_shard
+from cl_core.runs.card import Card, CardOf, Saved, load_model, save_model, write_json
+from cl_core.runs.folder import MARK, RunFolder, refuse_links
 from cl_core.runs.history import History
+from cl_core.runs.launch import launched_rank
 from cl_core.runs.record import (
     HOW_CALLED,
     changed_options,
@@ -24,11 +25,17 @@ from cl_core.runs.record import (
     plain,
     read_config,
 )
+from cl_core.tables.documents import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Run", "launched_shard", "write_atomic"]
+    from cl_core.runs.fingerprint import Fingerprint
+
+__all__ = ["Run"]
+
+
+_DATA = "data.json"
 
 
 class Run:
@@ -55,7 +62,13 @@ class Run:
 
     @classmethod
     def create(
-        cls, out: Path | str, config: object, *, resume: bool = False, overwrite: bool = False
+        cls,
+        out: Path | str,
+        config: object,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        data: Fingerprint | None = None,
     ) -> Run:
         """Begin a run in ``out``, or continue the one that lies there.
 
@@ -73,6 +86,7 @@ class Run:
             resume: Continue. ``config`` may differ from the recorded one in ``epochs``, ``out``
                 and ``trainer`` only, which leave the meaning of the epochs so far unchanged.
             overwrite: Replace.
+            data: What the run learns from; recorded, and compared when the run is continued.
 
         Raises:
             InputError: If one of the above is not met, or the folder cannot be written.
@@ -93,8 +107,12 @@ class Run:
                         f"--resume: {change} in {path / 'config.yaml'}; only --epochs and "
                         "--trainer.* may change"
                     )
+                if data is not None and (path / _DATA).exists():
+                    data.require_same(_mapping(path / _DATA), str(path))
             with write_atomic(path / "config.yaml") as temporary:
                 temporary.write_text(MARK + yaml.safe_dump(record, sort_keys=False), "utf-8")
+            if data is not None:
+                write_json(path / _DATA, {"about": data.about, "digest": data.digest})
         except BaseException:
             folder.release(failed=True)
             raise
@@ -183,9 +201,10 @@ class Run:
             Its path, to be given to :func:`write_atomic`.
         """
         path = self.path / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
             raise ValueError(f"an output lies inside the run directory, got {name!r}")
         if self._folder is not None:
+            refuse_links(self.path, Path(name))
             self._folder.claim(Path(name).parts[0])
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -206,8 +225,8 @@ class Run:
         if not self.writes:
             return
         elapsed = time.perf_counter() - self._start if seconds is None else seconds
-        self._write_json(
-            "metrics.json",
+        write_json(
+            self.path / "metrics.json",
             {
                 "metrics": {name: _number(name, value) for name, value in metrics.items()},
                 "environment": environment(),
@@ -223,81 +242,49 @@ class Run:
         Raises:
             InputError: If there are none or the file is damaged.
         """
-        figures = self._read_json("metrics.json").get("metrics")
-        if not isinstance(figures, dict):
+        path = self.path / "metrics.json"
+        if not path.exists():
             raise InputError(
-                f"{self.path / 'metrics.json'} holds no metrics: run the command again"
+                f"{self.path} has no {path.name}: the run has not got that far, resume it"
             )
+        figures = _mapping(path).get("metrics")
+        if not isinstance(figures, dict) or not all(map(_is_figure, figures.values())):
+            raise InputError(f"{path} holds no metrics: run the command again")
         return figures
 
-    def save_model(self, model: nn.Module | Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    def save_model(self, model: nn.Module | Mapping[str, Tensor], card: Card) -> None:
         """Write ``model.safetensors`` and ``model.json``.
 
         Args:
             model: The deployable part, or its ``state_dict``.
-            card: Plain values that say how to rebuild it: architecture, sizes, bands, classes,
-                normalisation. Numbers must be finite.
+            card: How to rebuild it.
         """
-        if not self.writes:
-            return
-        import hashlib
+        if self.writes:
+            save_model(self.path, model, card)
+            self.begun()
 
-        from safetensors.torch import save
+    def load_model(self, *kinds: type[CardOf]) -> Saved[CardOf]:
+        """The saved weights and their card.
 
-        state = model if isinstance(model, Mapping) else model.state_dict()
-        # Copies: safetensors refuses tensors that share memory or are not contiguous.
-        data = save(
-            {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-        )
-        record = plain(card) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
-        with write_atomic(self.path / "model.safetensors") as temporary:
-            temporary.write_bytes(data)
-        self._write_json("model.json", record)
-        self.begun()
-
-    def load_model(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The saved weights, on the CPU, and their card.
+        Args:
+            kinds: The cards that will do.
 
         Raises:
-            InputError: If the run has no model (yet), or its files are damaged or do not belong
-                together.
+            InputError: If the run has no model (yet), one of another kind or package, or its files
+                are damaged or do not belong together.
         """
-        import hashlib
+        return load_model(self.path, *kinds)
 
-        from safetensors import SafetensorError
-        from safetensors.torch import load
 
-        card = self._read_json("model.json")
-        weights = self.path / "model.safetensors"
-        try:
-            data = weights.read_bytes()
-            state = load(data)
-        except OSError as error:
-            raise InputError(f"cannot read {weights}: {error.strerror}; train the model") from error
-        except SafetensorError as error:
-            raise InputError(f"{weights} is damaged: train the model again") from error
-        if card.pop("weights_sha256", None) != hashlib.sha256(data).hexdigest():
-            raise InputError(f"{weights} is not the file that model.json describes: train again")
-        return state, card
+def _is_figure(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
-    def _write_json(self, name: str, record: Mapping[str, object]) -> None:
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        with write_atomic(self.path / name) as temporary:
-            temporary.write_text(text + "\n", "utf-8")
 
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            record = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error.strerror}): the run has not got that far, resume it"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}): run the command again") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path} is damaged (not an object): run the command again")
-        return record
+def _mapping(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged (not an object): run the command again")
+    return record
 
 
 def _number(name: str, value: object) -> float | int | None:
@@ -306,7 +293,3 @@ def _number(name: str, value: object) -> float | int | None:
     except (TypeError, ValueError) as error:
         raise ValueError(f"the metric {name} must be a number, got {value!r}") from error
     return number if math.isfinite(number) else None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -17,7 +17,7 @@ from cl_core.config import TrainerConfig
 from cl_core.errors import InputError
 from cl_core.loader import EpochBatches
 from cl_core.runs import Run
-from cl_core.runs.folder import launched_rank
+from cl_core.runs.launch import launched_rank
 from cl_core.seeding import seed_everything
 from cl_core.training.checkpoints import (
     TRAINING_LOSS,

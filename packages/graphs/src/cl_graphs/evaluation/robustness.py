@@ -160,7 +160,7 @@ def attacked_graphs(
     adjacency = normalized_adjacency(graph.edge_index, graph.num_nodes)
     with torch.no_grad():
         clean = model.head(model.encoder(x, adjacency))
-    alpha = model.card["alpha"] * graph.num_nodes / model.card["subgraph_size"]
+    alpha = model.card.alpha * graph.num_nodes / model.card.subgraph_size
     settings = [
         *(("PGD structure", b, (b, alpha, 0.0, 0.0)) for b in budgets),
         *(("PGD features", r, (0.0, 0.0, r / 4, r)) for r in radii),
@@ -181,7 +181,7 @@ def attacked_graphs(
             graph.edge_index,
             clean,
             attack,
-            temperature=model.card["temperature"],
+            temperature=model.card.temperature,
             generator=_generator(seed),
         )
         yield name, strength, replace(graph, x=view.x, edge_index=view.edge_index)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
+from cl_core.tables import labels as label_rule
+from cl_core.tables.labels import class_names
 from cl_graphs.graph import AttributedGraph, clean_edges, make_graph
 from cl_graphs.readers.arrays import existing_file
 from cl_graphs.readers.features import one_hot_degrees
@@ -65,10 +67,10 @@ def load_edge_list(
 
 
 def encode_labels(cells: Sequence[str]) -> tuple[NDArray[Any], list[str]]:
-    """Number the classes: whole numbers in their order, text in alphabetical order.
+    """Number the classes by the rule of `cl_core.tables.labels`.
 
     Args:
-        cells: A label per node. Blank, or a negative whole number, means unlabelled.
+        cells: A label per node.
 
     Returns:
         Class per node, int64, -1 for none, and the names of the classes.
@@ -78,15 +80,8 @@ def encode_labels(cells: Sequence[str]) -> tuple[NDArray[Any], list[str]]:
         >>> y.tolist(), classes
         ([1, -1, 0, 1], ['apple', 'pear'])
     """
-    try:
-        numbers = [int(cell) if cell else -1 for cell in cells]
-    except ValueError:
-        names = sorted({cell for cell in cells if cell})
-    else:
-        names = [str(k) for k in sorted({k for k in numbers if k >= 0})]
-        cells = [str(k) for k in numbers]
-    rank = {name: k for k, name in enumerate(names)}
-    return np.array([rank.get(cell, -1) for cell in cells], dtype=np.int64), names
+    names = class_names(cells)
+    return label_rule.encode_labels(cells, names), list(names)
 
 
 def with_features(

@@ -28,7 +28,7 @@ from cl_vision.data import Images, evaluation_loader, probe_view
 from cl_vision.evaluation.nuisance import nuisance_scores
 from cl_vision.model import ImageModel
 
-__all__ = ["Measured", "measure", "require_classes", "slug"]
+__all__ = ["Measured", "measure", "require_classes"]
 
 _RECIPES = {"hcsc": HCSC_RECIPE, "moco": MOCO_RECIPE, "directclr": DIRECTCLR_RECIPE}
 
@@ -99,11 +99,6 @@ def measure(
             seed=config.seed,
         )
     return Measured(name, scores, x_test)
-
-
-def slug(name: str) -> str:
-    """Return the name of a model as the prefix of its figures."""
-    return name.lower().replace(" ", "_").replace("(", "").replace(")", "")
 
 
 def _linear(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback
@@ -34,8 +33,9 @@ from cl_vision.hcsc.module import HCSC
 from cl_vision.hcsc.prototypes import suggest_clusters
 from cl_vision.methods.directclr import DirectCLR
 from cl_vision.methods.moco import MoCo, require_queue
+from cl_vision.methods.projectors import FirstChannels
 from cl_vision.methods.simclr import SimCLR
-from cl_vision.model import ImageModel
+from cl_vision.model import ImageModel, ProjectorCard
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
@@ -259,17 +259,18 @@ def build_method(
             raise InputError(f"--{config.method}: {error}") from error
 
 
-def _projector_card(config: PretrainConfig, projector: nn.Module, width: int) -> Mapping[str, Any]:
+def _projector_card(config: PretrainConfig, projector: nn.Module, width: int) -> ProjectorCard:
     if config.method == "directclr":
-        return {"kind": "first_channels", "width": width, "d0": projector.out_features}
+        d0 = cast(FirstChannels, projector).out_features
+        return ProjectorCard(kind="first_channels", width=width, d0=d0)
     if config.method == "simclr":
         hyper = config.simclr
-        return {
-            "kind": hyper.projector,
-            "width": width,
-            "hidden": hyper.hidden,
-            "dim": hyper.dim,
-            "rank": hyper.rank,
-        }
+        return ProjectorCard(
+            kind=hyper.projector,
+            width=width,
+            hidden=hyper.hidden,
+            dim=hyper.dim,
+            rank=hyper.rank,
+        )
     own = config.moco if config.method == "moco" else config.hcsc
-    return {"kind": "moco", "width": width, "dim": own.dim, "batch_norm": own.projector_norm}
+    return ProjectorCard(kind="moco", width=width, dim=own.dim, batch_norm=own.projector_norm)

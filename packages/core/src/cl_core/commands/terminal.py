@@ -1,0 +1,37 @@
+"""Text for a terminal: what stands in names and cells never commands it."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import Any
+
+__all__ = ["printable", "say"]
+
+# Direction overrides reorder what stands beside them; the others move, colour or ring.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    r"""Spell out what a terminal would obey: ESC becomes ``\x1b``. Line ends and tabs stay.
+
+    Example:
+        >>> print(printable("red\x1b[31m"))
+        red\x1b[31m
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in _HIDDEN
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def say(text: str, stream: Any = None) -> None:
+    """Print text to a stream, by default standard error, in characters that it takes."""
+    stream = sys.stderr if stream is None else stream
+    line = printable(text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
