@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cl_core.errors import InputError
 
@@ -49,6 +49,7 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     ]
 
 
+@runtime_checkable
 class UsesRun(Protocol):
     """The options of a command that works on an earlier run."""
 
