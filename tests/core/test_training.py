@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -13,8 +14,10 @@ from cl_core.errors import InputError, TrainingError
 from cl_core.evaluation.spectrum import effective_rank, feature_std
 from cl_core.loader import make_loader
 from cl_core.runs import Run
+from cl_core.runs.history import History
 from cl_core.seeding import seed_everything
 from cl_core.training import fit, load_weights
+from cl_core.training.fit import _sizes
 
 
 class Regression(lightning.LightningModule):
@@ -325,3 +328,81 @@ def test_a_terminal_gets_a_bar(tmp_path, capsys, monkeypatch):
 def test_without_progress_nothing_is_shown(tmp_path, capfd):
     train(tmp_path, Regression())
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        [],
+        [GradientAccumulationScheduler({0: 2})],
+        [StochasticWeightAveraging(0.05, swa_epoch_start=1)],
+    ],
+    ids=["alone", "accumulated", "averaged"],
+)
+def test_the_recorded_loss_is_that_of_the_batches(tmp_path, callbacks):
+    module = Regression(spoil=lambda module, loss, step: loss * 0 + 2.0)
+    result = train(tmp_path / "run", module, epochs=2, callbacks=callbacks)
+    assert [row["train/loss"] for row in result.history] == [2.0] * len(result.history)
+    assert len(result.history) >= 2
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_module_trained_in_another_precision_comes_back_in_float32(tmp_path, precision):
+    module = Regression()
+    train(tmp_path / "run", module, epochs=2, config={"precision": precision})
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    module.net(torch.zeros(1, 4))
+    more = Regression()
+    train(tmp_path / "run", more, epochs=3, config={"precision": precision}, resume=True)
+    assert len(History(tmp_path / "run/history.csv").rows()) == 3
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("spoil", ["state_dict", "optimizer_states", "loops", "callbacks"])
+@pytest.mark.parametrize("value", [None, 3, [], {"a": 1}, "x"])
+def test_a_checkpoint_with_other_content_is_named(tmp_path, spoil, value):
+    train(tmp_path / "run", Regression(), epochs=1)
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {spoil: value}, path)
+    try:
+        train(tmp_path / "run", Regression(), epochs=2, resume=True)
+    except InputError as error:
+        assert "last.ckpt" in str(error)  # noqa: PT017
+        assert "--overwrite" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "expected"),
+    [
+        ({}, {}, ("auto", 1, "auto")),
+        ({"devices": "2"}, {"devices": 3, "strategy": "fsdp"}, (3, 1, "fsdp")),
+        ("torchrun 2 1", {}, (2, 1, "ddp")),
+        ("torchrun 2 3", {}, (2, 3, "ddp")),
+        ("torchrun 2 1", {"devices": 2, "strategy": "fsdp"}, (2, 1, "fsdp")),
+        ("torchrun 2 1", {"devices": "0,1"}, ("0,1", 1, "ddp")),
+        ("torchrun 2 1", {"devices": 4}, "the launcher started 2 processes on each of 1"),
+        ("torchrun 2 3", {"num_nodes": 2}, "started 2 processes on each of 3 machines"),
+        ("torchrun 1 1", {}, ("auto", 1, "auto")),
+        ("srun 2 2", {}, (2, 2, "ddp")),
+        ("srun 1 2", {"num_nodes": 2, "devices": 1}, (1, 2, "ddp")),
+    ],
+)
+def test_the_sizes_are_the_launchers(monkeypatch, environment, options, expected):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    if isinstance(environment, str):
+        kind, local, nodes = environment.split()
+        world = str(int(local) * int(nodes))
+        told = {
+            "torchrun": {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": local, "LOCAL_RANK": "0"},
+            "srun": {"SLURM_STEP_NUM_TASKS": world, "SLURM_STEP_NUM_NODES": nodes},
+        }
+        for name, value in told[kind].items():
+            monkeypatch.setenv(name, value)
+    config = TrainerConfig(**options)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            _sizes(config)
+    else:
+        assert _sizes(config) == expected

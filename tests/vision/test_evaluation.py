@@ -39,7 +39,7 @@ def model() -> ImageModel:
         nn.Identity(),
         method="none",
         name="random",
-        projector_card={},
+        projector_card=None,
         image_size=8,
         statistics=DIGITS,
     ).eval()

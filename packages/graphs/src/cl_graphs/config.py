@@ -93,7 +93,7 @@ class PretrainConfig(ArielHyper, TrainingOptions):
             raise OptionError(f"subgraph_size must be at least 2, got {self.subgraph_size}")
         if self.batch_size < 2:
             raise OptionError(f"batch_size must be at least 2, got {self.batch_size}")
-        require_at_least(0, seed=self.seed)
+        require_at_least(0, seed=self.seed, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,7 @@ class RunOptions(Options):
         require_positive(epochs=self.epochs)
         if self.batch_size < 2:
             raise OptionError(f"batch_size must be at least 2, got {self.batch_size}")
-        require_at_least(0, seed=self.seed)
+        require_at_least(0, seed=self.seed, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)

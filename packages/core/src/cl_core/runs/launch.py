@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-__all__ = ["launched_rank", "launched_shard"]
+__all__ = ["launched_rank", "launched_shard", "launched_sizes"]
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
@@ -33,3 +33,21 @@ def launched_shard(environment: Mapping[str, str] = os.environ) -> tuple[int, in
         if place.isdecimal() and count.isdecimal() and int(place) < int(count):
             return int(place), int(count)
     return 0, 1
+
+
+def launched_sizes(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """Processes on each machine and machines, as torchrun or srun tells; ``None`` when alone."""
+    world = _count(environment, "WORLD_SIZE")
+    local = _count(environment, "LOCAL_WORLD_SIZE")
+    if world and local and "LOCAL_RANK" in environment:
+        return local, max(1, world // local)
+    tasks = _count(environment, "SLURM_STEP_NUM_TASKS")
+    nodes = _count(environment, "SLURM_STEP_NUM_NODES")
+    if tasks and nodes:
+        return max(1, tasks // nodes), nodes
+    return None
+
+
+def _count(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name, "")
+    return int(value) if value.isdecimal() else 0

@@ -14,10 +14,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from cl_core.config import TrainerConfig
-from cl_core.errors import InputError
+from cl_core.errors import InputError, TrainingError
 from cl_core.loader import EpochBatches
 from cl_core.runs import Run
-from cl_core.runs.launch import launched_rank
+from cl_core.runs.launch import launched_rank, launched_sizes
 from cl_core.seeding import seed_everything
 from cl_core.training.checkpoints import (
     TRAINING_LOSS,
@@ -146,6 +146,15 @@ def fit(
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise SystemExit(143) from None
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if start is None or recorder.started or isinstance(error, TrainingError):
+                raise
+            raise InputError(
+                f"{start} is not a checkpoint of this run ({' '.join(str(error).split())}): "
+                "start the run anew with --overwrite"
+            ) from error
+    if trainer.precision in ("64-true", "16-true", "bf16-true"):
+        module.float()  # what comes after a training takes and saves float32
     history = run.history.rows()
     return FitResult(
         history=history,
@@ -170,12 +179,13 @@ def _make_trainer(
     logger: Logger | bool = False
     if config.tensorboard:
         logger = TensorBoardLogger(save_dir=run.path, name="", version="tensorboard")
+    devices, num_nodes, strategy = _sizes(config)
     try:
         return Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            strategy=config.strategy,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
             precision=cast(Any, config.precision),
             max_epochs=epochs,
             gradient_clip_val=config.gradient_clip,
@@ -192,3 +202,30 @@ def _make_trainer(
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise InputError(f"--trainer: {' '.join(str(error).split())}") from error
+
+
+def _sizes(config: TrainerConfig) -> tuple[int | str, int, str]:
+    """Devices, machines and strategy; those of a launcher, which has started the processes.
+
+    Left to themselves, processes that a launcher started on CPUs would each train alone.
+
+    Raises:
+        InputError: If the options contradict the launcher.
+    """
+    launched = launched_sizes()
+    if launched is None or launched == (1, 1):
+        return config.devices, config.num_nodes, config.strategy
+    devices, nodes = launched
+    asked = config.devices
+    if asked in ("auto", -1, "-1"):
+        asked = devices
+    elif isinstance(asked, str):
+        number = len([part for part in asked.split(",") if part])
+        asked = asked if number == devices else number
+    if config.num_nodes not in (1, nodes) or (isinstance(asked, int) and asked != devices):
+        raise InputError(
+            f"the launcher started {devices} processes on each of {nodes} machines, but "
+            f"--trainer.devices is {config.devices} and --trainer.num_nodes {config.num_nodes}: "
+            "leave both out, or make them agree"
+        )
+    return asked, nodes, "ddp" if config.strategy == "auto" else config.strategy

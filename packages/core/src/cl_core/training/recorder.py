@@ -42,8 +42,10 @@ class Recorder(Checkpoint):
         self.row: dict[str, float] = {}
         self._losses: list[Tensor] = []  # since the last look
         self._sum, self._count = 0.0, 0
+        self.started = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = True
         if self.run.writes:  # a run killed after its last checkpoint left rows to be made again
             self.run.history.truncate(trainer.current_epoch)
 
@@ -58,7 +60,9 @@ class Recorder(Checkpoint):
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
-            self._losses.append(loss.detach())
+            # Lightning hands over the loss as it is differentiated: divided among the batches
+            # whose gradients are summed.
+            self._losses.append(loss.detach() * trainer.accumulate_grad_batches)
             if loss.device.type == "cpu" or len(self._losses) >= self.check_every:
                 self._look(trainer)
 
