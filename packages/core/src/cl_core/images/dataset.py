@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 
 from cl_core.errors import InputError
 from cl_core.images.cache import DecodeCache
-from cl_core.images.decode import Channels, UnreadableImageError, read_image, read_images
+from cl_core.images.decode import decode_image, decode_images
+from cl_core.images.decoding import Channels, Decoding, ValueRange, ValueRangeError
+from cl_core.images.opening import MAX_PIXELS, UnreadableImageError
 from cl_core.images.table import ImageTable
 
 __all__ = ["ImageDataset", "Sample", "Transform"]
@@ -41,13 +43,15 @@ class ImageDataset(Dataset[Sample]):
 
     Args:
         table: The images.
-        channels: 1, 3, 4 or ``"keep"``; see :func:`read_image`.
+        channels: 1, 3, 4 or ``"keep"``; see :class:`Decoding`.
         on_error: ``stop`` raises at the first image that cannot be read or transformed. ``skip``
             gives the next row that can, with that one's label and row, the same one each time;
             :attr:`unreadable` then tells what was skipped. To have each row exactly once, as an
             evaluation needs, use :meth:`checked`.
         cache: Decoded images to take instead of the files.
-        jpeg_min_side: See :func:`read_image`.
+        jpeg_min_side: Decode JPEG smaller; see :class:`Decoding`, as for the next two.
+        max_pixels: The largest image to decode.
+        value_range: The values of 32-bit files that become 0 and 1.
         transforms: A function per view; none gives one view, the image as decoded.
     """
 
@@ -59,17 +63,23 @@ class ImageDataset(Dataset[Sample]):
         on_error: Literal["stop", "skip"] = "stop",
         cache: DecodeCache | None = None,
         jpeg_min_side: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         transforms: Sequence[Transform] = (),
     ) -> None:
         if on_error not in ("stop", "skip"):
             raise ValueError(f"on_error must be 'stop' or 'skip', got {on_error!r}")
+        self.decoding = Decoding(
+            channels=channels,
+            jpeg_min_side=jpeg_min_side,
+            max_pixels=max_pixels,
+            value_range=value_range,
+        )
         if cache is not None:
-            cache.require(channels, jpeg_min_side)
+            cache.require(self.decoding)
         self.table = table
-        self.channels: Channels = channels
         self.on_error = on_error
         self.cache = cache
-        self.jpeg_min_side = jpeg_min_side
         self.transforms = tuple(transforms)
         # Shared with the workers, which are other processes: what they meet is told here.
         self._failed = torch.zeros(len(table), dtype=torch.bool)
@@ -100,12 +110,7 @@ class ImageDataset(Dataset[Sample]):
         """
         good: list[int] = []
         bad: list[UnreadableImageError] = []
-        images = read_images(
-            self.table.files,
-            channels=self.channels,
-            jpeg_min_side=self.jpeg_min_side,
-            threads=threads,
-        )
+        images = decode_images(self.table.files, self.decoding, threads=threads)
         for row, image in enumerate(images):
             if not isinstance(image, UnreadableImageError):
                 good.append(row)
@@ -128,6 +133,11 @@ class ImageDataset(Dataset[Sample]):
                 errors.append(error)
         return errors
 
+    @property
+    def channels(self) -> Channels:
+        """As asked for."""
+        return self.decoding.channels
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -142,6 +152,8 @@ class ImageDataset(Dataset[Sample]):
             row = (index + step) % len(self)
             try:
                 return self._sample(row)
+            except ValueRangeError:
+                raise
             except InputError as error:
                 self._failed[row] = True
                 first = first or error
@@ -150,9 +162,7 @@ class ImageDataset(Dataset[Sample]):
     def _sample(self, row: int) -> Sample:
         image = None if self.cache is None else self.cache.get(self.table.files[row])
         if image is None:
-            image = read_image(
-                self.table.files[row], channels=self.channels, jpeg_min_side=self.jpeg_min_side
-            )
+            image = decode_image(self.table.files[row], self.decoding)
         try:
             views = tuple(transform(image) for transform in self.transforms) or (image,)
         except InputError as error:
@@ -162,11 +172,10 @@ class ImageDataset(Dataset[Sample]):
     def _like(self, table: ImageTable, transforms: Sequence[Transform]) -> ImageDataset:
         return ImageDataset(
             table,
-            channels=self.channels,
             on_error=self.on_error,
             cache=self.cache,
-            jpeg_min_side=self.jpeg_min_side,
             transforms=transforms,
+            **vars(self.decoding),
         )
 
     def _nothing_readable(self, first: InputError | None) -> InputError:

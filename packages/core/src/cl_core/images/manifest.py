@@ -96,8 +96,8 @@ def _present(
     told = f"{missing} of {len(files)} images are missing, first '{first}'"
     if on_error == "stop" or not rows:
         raise InputError(
-            f"{path}: {told} (looked in {', '.join(map(str, roots))}); correct the paths or the "
-            "root, or pass --on-error skip"
+            f"{path}: {told} (looked in {', '.join(map(str, roots))}); correct the paths, or say "
+            "root=FOLDER or on_error=skip"
         )
     return rows, [f"{told}; left out"]
 

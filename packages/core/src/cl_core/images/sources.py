@@ -24,10 +24,11 @@ def list_images(
 ) -> ImageTable:
     """List the images of a folder or of a manifest; decodes none.
 
-    A **folder** is searched through all its sub-folders for bmp, gif, jpg, jpeg, pgm, png, ppm,
-    tif, tiff and webp files, in code-point order of the relative paths. Hidden entries are left
-    out. Symbolic links are followed, but an image is listed once, under its real place if that
-    lies in the folder, so a loop of links ends.
+    A **folder** is searched through all its sub-folders for files with the suffixes of
+    :data:`cl_core.images.opening.FORMATS`, in code-point order of the relative paths. Hidden
+    entries are left out; pictures of other formats, such as HEIC, are counted in ``notes``.
+    Symbolic links are followed, but an image is listed once, under its real place if that lies in
+    the folder, so a loop of links ends.
 
     - images in sub-folders: the first sub-folder is the class;
     - images in the folder itself: no labels;

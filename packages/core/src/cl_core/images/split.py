@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
-from cl_core.images.decode import Channels, UnreadableImageError, read_images
+from cl_core.images.decode import decode_images
+from cl_core.images.decoding import Channels, Decoding
+from cl_core.images.opening import UnreadableImageError
 from cl_core.images.table import ImageTable
 from cl_core.runs import write_atomic
 
@@ -146,7 +148,8 @@ def refuse_shared_pixels(table: ImageTable, *, channels: Channels = 3, threads: 
     """
     seen: dict[bytes, int] = {}
     shared = []
-    for row, image in enumerate(read_images(table.files, channels=channels, threads=threads)):
+    decoding = Decoding(channels=channels, value_range="keep")
+    for row, image in enumerate(decode_images(table.files, decoding, threads=threads)):
         if isinstance(image, UnreadableImageError):
             continue
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
