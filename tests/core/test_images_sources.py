@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cl_core.errors import InputError
-from cl_core.images import class_names, encode_labels, list_images
+from cl_core.images import class_names, encode_labels, list_images, write_splits
 
 
 def picture(path: Path, value: int = 0) -> Path:
@@ -266,3 +266,66 @@ def test_a_selection_keeps_rows_together(tmp_path):
     part = list_images(manifest(tmp_path, text)).select(np.array([2, 0]))
     assert names(part) == ["c.png", "a.png"]
     assert (part.labels.tolist(), part.groups, part.splits) == ([0, 0], ("g3", "g1"), ("s3", "s1"))
+
+
+SITES = """image,label,Patient,site,age
+a.png,x,p1,leg,30
+b.png,y,p1,,31
+c.png,x,p2,arm,
+"""
+
+
+def sites(folder: Path):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(folder / name)
+    return list_images(manifest(folder, SITES), columns={"group": "Patient"})
+
+
+def test_every_column_of_a_manifest_is_kept_by_name(tmp_path):
+    table = sites(tmp_path)
+    assert list(table.columns) == ["label", "Patient", "site", "age"]
+    assert table.column("site") == ("leg", "", "arm")
+    assert table.column("patient") == table.groups == ("p1", "p1", "p2")
+    with pytest.raises(
+        InputError, match=r"no column 'sex' \(the columns are label, Patient, site, age\)"
+    ):
+        table.column("sex")
+    with pytest.raises(InputError, match=r"no column 'sex' \(it has none\).*give a manifest"):
+        list_images(tmp_path).column("sex")
+
+
+def test_columns_follow_a_selection_and_a_split(tmp_path):
+    table = sites(tmp_path)
+    part = table.select([2, 0])
+    assert part.column("site") == ("arm", "leg")
+    assert part.column("age") == ("", "30")
+    further = part.with_column("sex", ["f", "m"])
+    assert further.column("sex") == ("f", "m")
+    assert further.select([1]).column("sex") == ("m",)
+    text = (
+        SITES.replace("age\n", "split\n").replace(",30\n", ",train\n").replace(",31\n", ",test\n")
+    )
+    split = list_images(manifest(tmp_path, text.replace("arm,", "arm,train")))
+    assert split.of_split("train").column("site") == ("leg", "arm")
+    with pytest.raises(ValueError, match="2 images, but 1 cells of 'sex'"):
+        part.with_column("sex", ["f"])
+
+
+def test_what_repeated_rows_hold_besides_is_told(tmp_path):
+    picture(tmp_path / "a.png")
+    table = list_images(manifest(tmp_path, "image,label,age\na.png,oat,3\na.png,oat,4\n"))
+    assert table.column("age") == ("3",)
+    assert table.notes == ("1 repeated rows left out; of what they hold in age the first counts",)
+
+
+def test_a_saved_split_keeps_the_columns_and_finds_their_files(tmp_path):
+    for name in ("a.png", "b.png", "m/a.png"):
+        picture(tmp_path / name)
+    text = "image,mask,site\na.png,m/a.png,leg\nb.png,,arm\n"
+    table = list_images(manifest(tmp_path, text))
+    (tmp_path / "out").mkdir()
+    write_splits(tmp_path / "out/splits.csv", table, ["train", "test"], seed=0)
+    back = list_images(tmp_path / "out/splits.csv")
+    assert back.column("site") == ("leg", "arm")
+    assert back.column("mask")[1] == ""
+    assert (tmp_path / "out" / back.column("mask")[0]).resolve() == tmp_path / "m/a.png"

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dataset": ["ImageDataset", "Sample"],
         "decode": ["read_image", "read_images"],
         "decoding": ["Decoding", "ValueRangeError"],
+        "masks": ["read_mask"],
         "opening": ["MAX_PIXELS", "UnreadableImageError", "open_image"],
         "sources": ["list_images"],
         "split": [

@@ -47,9 +47,9 @@ def read_manifest(
             )
     files = [_locate(cell, roots) for cell in cells["image"]]
     rows, notes = _present(path, cells["image"], files, roots, on_error)
-    rows, repeats = _distinct(path, rows, files, cells)
-    if repeats:
-        notes.append(f"{repeats} repeated rows left out")
+    others = {name: values for name, values in table.items() if values is not cells["image"]}
+    rows, repeats = _distinct(path, rows, files, cells, others)
+    notes += repeats
     kept = {column: [values[row] for row in rows] for column, values in cells.items()}
     labels = kept.get("label")
     classes = class_names(labels or ())
@@ -66,6 +66,7 @@ def read_manifest(
         groups=tuple(kept["group"]) if "group" in kept else None,
         splits=tuple(kept["split"]) if "split" in kept else None,
         notes=tuple(notes),
+        columns={name: tuple(values[row] for row in rows) for name, values in others.items()},
     )
 
 
@@ -103,12 +104,19 @@ def _present(
 
 
 def _distinct(
-    path: Path, rows: Sequence[int], files: Sequence[str | None], cells: Mapping[str, Sequence[str]]
-) -> tuple[list[int], int]:
-    """The rows without repeats, and how many repeats there were."""
+    path: Path,
+    rows: Sequence[int],
+    files: Sequence[str | None],
+    cells: Mapping[str, Sequence[str]],
+    others: Mapping[str, Sequence[str]],
+) -> tuple[list[int], list[str]]:
+    """The rows without repeats, and a note on what was left out."""
     first: dict[str, int] = {}
+    differing: set[str] = set()
     for row in rows:
         earlier = first.setdefault(os.path.realpath(str(files[row])), row)
+        if earlier == row:
+            continue
         for column in cells.keys() - {"image"}:
             one, other = cells[column][earlier], cells[column][row]
             if one != other:
@@ -116,7 +124,13 @@ def _distinct(
                     f"{path}: image '{cells['image'][row]}' stands in rows {earlier + 1} and "
                     f"{row + 1} with two values of {column}, '{one}' and '{other}'; keep one row"
                 )
-    return list(first.values()), len(rows) - len(first)
+        differing |= {name for name, values in others.items() if values[earlier] != values[row]}
+    if len(rows) == len(first):
+        return list(rows), []
+    told = f"{len(rows) - len(first)} repeated rows left out"
+    if differing:
+        told += f"; of what they hold in {', '.join(sorted(differing))} the first counts"
+    return list(first.values()), [told]
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
