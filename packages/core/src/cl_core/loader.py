@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from cl_core.distributed import rank, world_size
+from cl_core.orders import Order
 from cl_core.seeding import RandomStream, derive_seed, seed_everything
 
 __all__ = ["EpochBatches", "make_loader"]
@@ -30,6 +31,7 @@ def make_loader(
     drop_last: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
     shard: bool | None = None,
+    order: Order | None = None,
 ) -> DataLoader[Any]:
     """Make the loader of a map-style data set.
 
@@ -49,6 +51,8 @@ def make_loader(
         shard: Give each rank its own part: row ``i`` of the order goes to rank ``i`` modulo their
             number, and the first rows are repeated until all ranks have as many. Defaults to
             ``shuffle``, so that evaluation sees every row once, on every rank.
+        order: Which rows each batch holds, instead of a plain shuffle: one of
+            :mod:`cl_core.orders`. Its batches are full, and each rank has its own.
 
     Returns:
         A loader whose epochs advance by themselves, or are named by ``batch_sampler.set_epoch``.
@@ -68,6 +72,14 @@ def make_loader(
             f"batch_size {batch_size} is larger than the data set ({rows} rows) and incomplete "
             "batches are left out, so nothing would be trained on: lower batch_size"
         )
+    if order is not None:
+        if not shuffle or shard is False:
+            raise ValueError(
+                "an order shuffles, and gives each rank its own rows: say shuffle=True"
+            )
+        if order.rows != rows:
+            raise ValueError(f"the order is of {order.rows} rows, the data set has {rows}")
+        order.count(batch_size, 1)  # which refuses a batch size that does not suit it
     batches = EpochBatches(
         rows,
         batch_size=batch_size,
@@ -75,6 +87,7 @@ def make_loader(
         seed=seed,
         drop_last=drop_last,
         shard=shuffle if shard is None else shard,
+        order=order,
     )
     return DataLoader(
         _SeededBatches(dataset, collate or default_collate),
@@ -102,7 +115,15 @@ class EpochBatches(Sampler[Batch]):
     """
 
     def __init__(
-        self, rows: int, *, batch_size: int, shuffle: bool, seed: int, drop_last: bool, shard: bool
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        shard: bool,
+        order: Order | None = None,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
@@ -110,6 +131,7 @@ class EpochBatches(Sampler[Batch]):
         self.seed = seed
         self.drop_last = drop_last
         self.shard = shard
+        self.order = order
         self.epoch = 0
 
     @property
@@ -122,6 +144,8 @@ class EpochBatches(Sampler[Batch]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.order is not None:
+            return self.order.count(self.batch_size, world_size())
         rows = -(-self.rows // world_size()) if self.shard else self.rows
         full, left = divmod(rows, self.batch_size)
         lone = self.shuffle and left == 1 and full > 0
@@ -130,16 +154,25 @@ class EpochBatches(Sampler[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         # Runs with the first batch: a loader may make an iterator and never use it.
         epoch, self.epoch = self.epoch, self.epoch + 1
+        number, world = (rank(), world_size()) if self.shard else (0, 1)
+        for batch, rows in enumerate(self._batches(epoch, number, world)):
+            yield Batch(derive_seed(self.seed, epoch, batch, number), rows)
+
+    def _batches(self, epoch: int, number: int, world: int) -> Iterator[list[int]]:
+        if self.order is not None:
+            drawn = self.order.batches(
+                self.batch_size, seed=self.seed, epoch=epoch, rank=number, world=world
+            )
+            yield from (rows.tolist() for rows in drawn)
+            return
         order = torch.arange(self.rows)
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
-        number, world = (rank(), world_size()) if self.shard else (0, 1)
         even = -(-self.rows // world) * world
         padded = order[torch.arange(even) % self.rows]
         mine = torch.split(padded[number::world], self.batch_size)[: len(self)]
-        for batch, rows in enumerate(mine):
-            yield Batch(derive_seed(self.seed, epoch, batch, number), rows.tolist())
+        yield from (rows.tolist() for rows in mine)
 
 
 class _SeededBatches(Dataset[Any]):
