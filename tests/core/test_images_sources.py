@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,9 @@ def test_a_missing_column_is_told_with_those_present(tmp_path):
 
 @pytest.mark.parametrize("text", ["image,label\n", "", "\n\n"])
 def test_an_empty_manifest_is_refused(tmp_path, text):
-    with pytest.raises(InputError, match="the manifest has no rows"):
+    with pytest.raises(
+        InputError, match=r"list\.csv (is empty|has no rows|has a header and no rows)"
+    ):
         list_images(manifest(tmp_path, text))
 
 
@@ -213,13 +216,15 @@ def test_a_repeated_row_is_dropped_and_a_contradicting_one_refused(tmp_path):
     assert len(table) == 1
     assert table.notes == ("1 repeated rows left out",)
     path = manifest(tmp_path, "image,label\na.png,oat\na.png,rye\n")
-    with pytest.raises(InputError, match="rows 1 and 2 with two values of label, 'oat' and 'rye'"):
+    with pytest.raises(
+        InputError, match="line 2 and line 3 with two values of label, 'oat' and 'rye'"
+    ):
         list_images(path)
 
 
 def test_a_ragged_row_and_a_strange_encoding_are_named(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(InputError, match="row 1 has 3 cells under 2 column names"):
+    with pytest.raises(InputError, match="line 2: 3 cells where line 1 has 2"):
         list_images(manifest(tmp_path, "image,label\na.png,oat,rye\n"))
     (tmp_path / "latin.csv").write_bytes("image,label\na.png,blé\n".encode("latin-1"))
     with pytest.raises(InputError, match="is not UTF-8"):
@@ -231,15 +236,13 @@ def test_a_ragged_row_and_a_strange_encoding_are_named(tmp_path):
 
 def test_labels_outside_the_checkpoints_classes_are_named(tmp_path):
     assert encode_labels(["b", "", "a"], ["a", "b"]).tolist() == [1, -1, 0]
-    with pytest.raises(
-        InputError, match=r"labels 'c' \(2 images\) are not among the 2 classes a, b"
-    ):
+    with pytest.raises(InputError, match=r"labels 'c' \(2 rows\) are not among the 2 classes a, b"):
         encode_labels(["a", "c", "c"], ["a", "b"])
     for name in ("oat/1.png", "rye/2.png"):
         picture(tmp_path / name)
     table = list_images(tmp_path)
     assert table.with_classes(["rye", "corn", "oat"]).labels.tolist() == [2, 0]
-    with pytest.raises(InputError, match=r"'rye' .1 images. are not among"):
+    with pytest.raises(InputError, match=r"'rye' .1 rows. are not among"):
         table.with_classes(["oat", "corn"])
 
 
@@ -329,3 +332,24 @@ def test_a_saved_split_keeps_the_columns_and_finds_their_files(tmp_path):
     assert back.column("site") == ("leg", "arm")
     assert back.column("mask")[1] == ""
     assert (tmp_path / "out" / back.column("mask")[0]).resolve() == tmp_path / "m/a.png"
+
+
+def test_a_list_of_names_with_blanks_and_a_packed_manifest_are_read(tmp_path):
+    picture(tmp_path / "image no 1.png")
+    table = list_images(manifest(tmp_path, "image\nimage no 1.png\n", "list.txt"))
+    assert names(table) == ["image no 1.png"]
+    by_blanks = manifest(tmp_path, "IMAGE  Label\na.png oat\n", "two.txt")
+    picture(tmp_path / "a.png")
+    assert list_images(by_blanks).classes == ("oat",)
+    with gzip.open(tmp_path / "list.csv.gz", "wt") as file:
+        file.write("image;label\na.png;rye\n")
+    assert list_images(tmp_path / "list.csv.gz").classes == ("rye",)
+
+
+def test_whole_numbers_with_points_and_missing_labels_follow_the_rule_of_all_tables(tmp_path):
+    for name in "abcd":
+        picture(tmp_path / f"{name}.png")
+    text = "image,label\na,1.0\nb,0.0\nc,-1.0\nd,NA\n"
+    table = list_images(manifest(tmp_path, text))
+    assert table.classes == ("0", "1")
+    assert table.labels.tolist() == [1, 0, -1, -1]

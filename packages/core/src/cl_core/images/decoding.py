@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cl_core.checks import OptionError, require_one_of, require_positive
 from cl_core.errors import InputError
 from cl_core.images.opening import MAX_PIXELS
 
@@ -47,7 +48,7 @@ class Decoding:
             [0, 65535].
 
     Raises:
-        ValueError: If an option is out of range.
+        OptionError: If an option is out of range.
     """
 
     channels: Channels = 3
@@ -56,13 +57,11 @@ class Decoding:
     value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3, 4, "keep"):
-            raise ValueError(f"channels must be 1, 3, 4 or 'keep', got {self.channels!r}")
-        if self.max_pixels < 1:
-            raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels}")
+        require_one_of("channels", self.channels, (1, 3, 4, "keep"))
+        require_positive(max_pixels=self.max_pixels, jpeg_min_side=self.jpeg_min_side)
         low, high = (0.0, 1.0) if self.value_range == "keep" else self._limits(whole=False)
         if not -np.inf < low < high < np.inf:
-            raise ValueError(f"value_range must rise from low to high, got {low:g} to {high:g}")
+            raise OptionError(f"value_range must rise from low to high, got {low:g} to {high:g}")
 
     def scaled(
         self, values: NDArray[np.float32], source: str, *, whole: bool

@@ -8,8 +8,9 @@ from typing import Literal
 
 from cl_core.errors import InputError
 from cl_core.images.folder import read_folder
-from cl_core.images.manifest import MANIFEST_SUFFIXES, read_manifest
+from cl_core.images.manifest import read_manifest
 from cl_core.images.table import ImageTable
+from cl_core.tables.files import TABLE_SUFFIXES
 
 __all__ = ["list_images"]
 
@@ -35,11 +36,12 @@ def list_images(
     - all sub-folders are called ``train``, ``val`` (``valid``, ``validation``) or ``test``: these
       are the splits, and the folders in them the classes.
 
-    A **manifest** is a ``.csv``, ``.tsv``, ``.txt`` (comma, semicolon or tab) or ``.parquet`` with
-    a column ``image`` and, as far as known, ``label``, ``group`` and ``split``. Relative image
-    paths start at ``root``, by default the manifest's folder; an extension may be missing. An
-    empty label, ``unknown`` or a negative number is no label. A row that repeats another is
-    dropped, and counted in ``notes``.
+    A **manifest** is a table that :func:`cl_core.tables.files.read_table` reads (``.csv``,
+    ``.tsv``, ``.txt``, ``.parquet``) with a column ``image`` and, as far as known, ``label``,
+    ``group`` and ``split``; capitals do not count, and all further columns are kept by name.
+    Relative image paths start at ``root``, by default the manifest's folder; an extension may be
+    missing. What is no label is told by :mod:`cl_core.tables.labels`. A row that repeats another
+    is dropped, and counted in ``notes``.
 
     Args:
         data: The folder or the manifest.
@@ -61,10 +63,10 @@ def list_images(
         return read_folder(path, labels)
     if not path.exists():
         raise InputError(f"{path}: no such folder or manifest; check the path")
-    if path.suffix.lower() not in MANIFEST_SUFFIXES:
+    if not path.name.lower().endswith(TABLE_SUFFIXES):
         raise InputError(
             f"{path}: neither a folder of images nor a manifest "
-            f"({', '.join(sorted(MANIFEST_SUFFIXES))}); give one of these"
+            f"({', '.join(TABLE_SUFFIXES)}); give one of these"
         )
     roots = [path.parent] if root is None else [root] if isinstance(root, str | Path) else root
     return read_manifest(path, [Path(each) for each in roots], columns or {}, on_error)
