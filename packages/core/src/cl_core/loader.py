@@ -8,9 +8,12 @@ after a kill is repeated exactly.
 
 from __future__ import annotations
 
+import inspect
+import random
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
@@ -38,8 +41,9 @@ def make_loader(
     Args:
         dataset: Any data set with a length, or a list of samples. If it, a data set it wraps
             (``.dataset``) or a transform in it (``.transform``, ``.transforms``) has
-            ``set_random_seed(seed)`` (albumentations) or ``set_random_state(seed)`` (MONAI), that
-            is called for every batch: those libraries ignore the global generators.
+            ``set_random_state(generator, py_random)`` (albumentations), ``set_random_state(seed)``
+            (MONAI) or ``set_random_seed(seed)``, that is called for every batch: those libraries
+            ignore the global generators.
         batch_size: Rows a batch, on each rank.
         shuffle: Draw a new order every epoch; else the data set's own.
         workers: Processes that load, 0 for this one. They live as long as the loader.
@@ -206,8 +210,13 @@ class _SeededBatches(Dataset[Any]):
 
 def _reseed(owner: Any, seed: int) -> None:
     """Seed the generators that transforms keep to themselves."""
-    for name in ("set_random_seed", "set_random_state"):
-        if callable(setter := getattr(owner, name, None)):
+    state = getattr(owner, "set_random_state", None)
+    if callable(state) and "py_random" in inspect.signature(state).parameters:
+        # albumentations: its set_random_seed would give every step the same draws
+        state(np.random.default_rng(seed), random.Random(seed))
+        return
+    for setter in (state, getattr(owner, "set_random_seed", None)):
+        if callable(setter):
             setter(seed)
             return
     for name in ("dataset", "datasets", "transform", "transforms"):
