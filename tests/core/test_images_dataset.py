@@ -15,7 +15,13 @@ from cl_core.images import (
     read_image,
 )
 from cl_core.loader import make_loader
-from cl_core.transforms import CenterCrop, ColorJitter, simclr, to_unit_range
+from cl_core.transforms import (
+    CenterCrop,
+    ColorJitter,
+    RandomResizedCrop,
+    simclr,
+    to_unit_range,
+)
 
 
 @pytest.fixture
@@ -46,9 +52,9 @@ def test_a_row_is_its_image_label_and_place(folder):
 def test_views_are_drawn_apart_from_one_decoding(folder):
     torch.manual_seed(0)
     dataset = ImageDataset(list_images(folder)).views(3, ColorJitter(brightness=0.5))
-    views, label, row = dataset[3]
+    views, label, row, masks = dataset[3]
     assert len({float(view.mean()) for view in views}) == 3
-    assert (label, row) == (0, 3)
+    assert (label, row, masks) == (0, 3, ())
 
 
 def test_each_view_can_have_its_own_transform(folder):
@@ -174,3 +180,88 @@ def test_statistics_are_those_of_all_pixels(tmp_path):
 def test_a_constant_channel_has_no_statistics(folder):
     with pytest.raises(ValueError, match="channel 0 is constant"):
         channel_statistics(ImageDataset(list_images(folder).select([3])))
+
+
+def brightest(row: int, image: torch.Tensor) -> torch.Tensor:
+    return image[0] > 35
+
+
+def joint(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return to_unit_range(image).flip(-1), mask.flip(-1)
+
+
+def test_a_function_gives_masks_that_follow_the_views(folder):
+    base = ImageDataset(list_images(folder), masks=brightest)
+    sample = base[4]
+    assert torch.equal(sample.masks[0], torch.ones(40, 48, dtype=torch.bool))
+    torch.manual_seed(0)
+    dataset = base.views(2, RandomResizedCrop(16, flip=0.5))
+    for row, value in ((3, False), (4, True)):
+        sample = dataset[row]
+        assert [view.shape for view in sample.views] == [(3, 16, 16)] * 2
+        assert [bool(mask.all()) for mask in sample.masks] == [value] * 2
+    flipped = base.views(1, joint)[5]
+    assert torch.equal(flipped.views[0], to_unit_range(base[5].views[0]).flip(-1))
+
+
+def test_batches_carry_masks_only_where_there_are_some(folder):
+    dataset = ImageDataset(list_images(folder), masks=brightest).views(2, RandomResizedCrop(8))
+    loader = make_loader(dataset, batch_size=4, shuffle=False, workers=1, seed=0)
+    one, two = loader
+    assert [mask.shape for mask in one.masks] == [(4, 8, 8)] * 2
+    assert not one.masks[0].any()
+    assert two.masks[1].all()
+    plain = ImageDataset(list_images(folder)).views(1, CenterCrop(8))
+    batch = next(iter(make_loader(plain, batch_size=4, shuffle=False, workers=0, seed=0)))
+    assert len(batch.masks) == 0
+
+
+@pytest.fixture
+def masked(folder):
+    """The folder's images in a manifest with a mask of three classes each, the last too small."""
+    rows = ["image,Mask,site"]
+    for k in range(8):
+        kind = ("oat", "rye")[k // 4]
+        classes = np.repeat(np.array([0, 1, 7], np.uint8), 16)[None].repeat(40, 0)
+        if k == 1:
+            classes = classes[::2, ::2]
+        palette = Image.fromarray(classes, mode="P") if k == 2 else Image.fromarray(classes)
+        if k == 2:
+            palette.putpalette([200, 100, 50] * 256)
+        palette.save(folder / f"m{k}.png")
+        rows.append(f"{kind}/{k}.png,m{k}.png,s{k % 3}")
+    (folder / "all.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_a_column_names_mask_files_of_class_numbers(masked):
+    dataset = ImageDataset(list_images(masked / "all.csv"), masks="mask")
+    for row in range(8):  # a palette's colours and half the size do not matter
+        assert dataset[row].masks[0].unique().tolist() == [0, 1, 7]
+        assert dataset[row].masks[0].shape == (40, 48)
+        assert dataset[row].masks[0][5, ::16].tolist() == [0, 1, 7]
+    assert len(dataset.checked()) == 8
+    with pytest.raises(InputError, match=r"no column 'masks' .the columns are Mask, site"):
+        ImageDataset(list_images(masked / "all.csv"), masks="masks")
+
+
+def test_a_mask_that_is_missing_wrong_or_of_another_size_is_named_or_skipped(masked):
+    Image.new("L", (30, 40)).save(masked / "m3.png")
+    Image.fromarray(np.eye(40, 48, dtype=np.float32)).save(masked / "m4.tif")
+    Image.fromarray(np.arange(5760, dtype=np.uint8).reshape(40, 48, 3)).save(masked / "m6.png")
+    text = (masked / "all.csv").read_text().replace("m4.png", "m4.tif").replace("m5.png", "")
+    (masked / "all.csv").write_text(text)
+    table = list_images(masked / "all.csv")
+    dataset = ImageDataset(table, masks="Mask")
+    for row, told in (
+        (3, r"3\.png: .*m3\.png: the mask is 30 x 40 pixels, its image 48 x 40"),
+        (4, r"m4\.tif: .*one channel of whole numbers, this one is F"),
+        (5, r"5\.png: no mask in column 'Mask'; mend it, or say on_error=skip"),
+        (6, r"m6\.png: .*one channel of whole numbers, this one is RGB"),
+    ):
+        with pytest.raises(InputError, match=told):
+            dataset[row]
+    skipping = ImageDataset(table, masks="Mask", on_error="skip")
+    assert skipping[3].row == 7
+    assert len(skipping.checked()) == 4
+    assert "4 unreadable images left out" in skipping.checked().table.notes[-1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cl_core.errors import InputError
-from cl_core.images import class_names, encode_labels, list_images
+from cl_core.images import class_names, encode_labels, list_images, write_splits
 
 
 def picture(path: Path, value: int = 0) -> Path:
@@ -193,7 +194,9 @@ def test_a_missing_column_is_told_with_those_present(tmp_path):
 
 @pytest.mark.parametrize("text", ["image,label\n", "", "\n\n"])
 def test_an_empty_manifest_is_refused(tmp_path, text):
-    with pytest.raises(InputError, match="the manifest has no rows"):
+    with pytest.raises(
+        InputError, match=r"list\.csv (is empty|has no rows|has a header and no rows)"
+    ):
         list_images(manifest(tmp_path, text))
 
 
@@ -213,13 +216,15 @@ def test_a_repeated_row_is_dropped_and_a_contradicting_one_refused(tmp_path):
     assert len(table) == 1
     assert table.notes == ("1 repeated rows left out",)
     path = manifest(tmp_path, "image,label\na.png,oat\na.png,rye\n")
-    with pytest.raises(InputError, match="rows 1 and 2 with two values of label, 'oat' and 'rye'"):
+    with pytest.raises(
+        InputError, match="line 2 and line 3 with two values of label, 'oat' and 'rye'"
+    ):
         list_images(path)
 
 
 def test_a_ragged_row_and_a_strange_encoding_are_named(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.raises(InputError, match="row 1 has 3 cells under 2 column names"):
+    with pytest.raises(InputError, match="line 2: 3 cells where line 1 has 2"):
         list_images(manifest(tmp_path, "image,label\na.png,oat,rye\n"))
     (tmp_path / "latin.csv").write_bytes("image,label\na.png,blé\n".encode("latin-1"))
     with pytest.raises(InputError, match="is not UTF-8"):
@@ -231,15 +236,13 @@ def test_a_ragged_row_and_a_strange_encoding_are_named(tmp_path):
 
 def test_labels_outside_the_checkpoints_classes_are_named(tmp_path):
     assert encode_labels(["b", "", "a"], ["a", "b"]).tolist() == [1, -1, 0]
-    with pytest.raises(
-        InputError, match=r"labels 'c' \(2 images\) are not among the 2 classes a, b"
-    ):
+    with pytest.raises(InputError, match=r"labels 'c' \(2 rows\) are not among the 2 classes a, b"):
         encode_labels(["a", "c", "c"], ["a", "b"])
     for name in ("oat/1.png", "rye/2.png"):
         picture(tmp_path / name)
     table = list_images(tmp_path)
     assert table.with_classes(["rye", "corn", "oat"]).labels.tolist() == [2, 0]
-    with pytest.raises(InputError, match=r"'rye' .1 images. are not among"):
+    with pytest.raises(InputError, match=r"'rye' .1 rows. are not among"):
         table.with_classes(["oat", "corn"])
 
 
@@ -266,3 +269,87 @@ def test_a_selection_keeps_rows_together(tmp_path):
     part = list_images(manifest(tmp_path, text)).select(np.array([2, 0]))
     assert names(part) == ["c.png", "a.png"]
     assert (part.labels.tolist(), part.groups, part.splits) == ([0, 0], ("g3", "g1"), ("s3", "s1"))
+
+
+SITES = """image,label,Patient,site,age
+a.png,x,p1,leg,30
+b.png,y,p1,,31
+c.png,x,p2,arm,
+"""
+
+
+def sites(folder: Path):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(folder / name)
+    return list_images(manifest(folder, SITES), columns={"group": "Patient"})
+
+
+def test_every_column_of_a_manifest_is_kept_by_name(tmp_path):
+    table = sites(tmp_path)
+    assert list(table.columns) == ["label", "Patient", "site", "age"]
+    assert table.column("site") == ("leg", "", "arm")
+    assert table.column("patient") == table.groups == ("p1", "p1", "p2")
+    with pytest.raises(
+        InputError, match=r"no column 'sex' \(the columns are label, Patient, site, age\)"
+    ):
+        table.column("sex")
+    with pytest.raises(InputError, match=r"no column 'sex' \(it has none\).*give a manifest"):
+        list_images(tmp_path).column("sex")
+
+
+def test_columns_follow_a_selection_and_a_split(tmp_path):
+    table = sites(tmp_path)
+    part = table.select([2, 0])
+    assert part.column("site") == ("arm", "leg")
+    assert part.column("age") == ("", "30")
+    further = part.with_column("sex", ["f", "m"])
+    assert further.column("sex") == ("f", "m")
+    assert further.select([1]).column("sex") == ("m",)
+    text = (
+        SITES.replace("age\n", "split\n").replace(",30\n", ",train\n").replace(",31\n", ",test\n")
+    )
+    split = list_images(manifest(tmp_path, text.replace("arm,", "arm,train")))
+    assert split.of_split("train").column("site") == ("leg", "arm")
+    with pytest.raises(ValueError, match="2 images, but 1 cells of 'sex'"):
+        part.with_column("sex", ["f"])
+
+
+def test_what_repeated_rows_hold_besides_is_told(tmp_path):
+    picture(tmp_path / "a.png")
+    table = list_images(manifest(tmp_path, "image,label,age\na.png,oat,3\na.png,oat,4\n"))
+    assert table.column("age") == ("3",)
+    assert table.notes == ("1 repeated rows left out; of what they hold in age the first counts",)
+
+
+def test_a_saved_split_keeps_the_columns_and_finds_their_files(tmp_path):
+    for name in ("a.png", "b.png", "m/a.png"):
+        picture(tmp_path / name)
+    text = "image,mask,site\na.png,m/a.png,leg\nb.png,,arm\n"
+    table = list_images(manifest(tmp_path, text))
+    (tmp_path / "out").mkdir()
+    write_splits(tmp_path / "out/splits.csv", table, ["train", "test"], seed=0)
+    back = list_images(tmp_path / "out/splits.csv")
+    assert back.column("site") == ("leg", "arm")
+    assert back.column("mask")[1] == ""
+    assert (tmp_path / "out" / back.column("mask")[0]).resolve() == tmp_path / "m/a.png"
+
+
+def test_a_list_of_names_with_blanks_and_a_packed_manifest_are_read(tmp_path):
+    picture(tmp_path / "image no 1.png")
+    table = list_images(manifest(tmp_path, "image\nimage no 1.png\n", "list.txt"))
+    assert names(table) == ["image no 1.png"]
+    by_blanks = manifest(tmp_path, "IMAGE  Label\na.png oat\n", "two.txt")
+    picture(tmp_path / "a.png")
+    assert list_images(by_blanks).classes == ("oat",)
+    with gzip.open(tmp_path / "list.csv.gz", "wt") as file:
+        file.write("image;label\na.png;rye\n")
+    assert list_images(tmp_path / "list.csv.gz").classes == ("rye",)
+
+
+def test_whole_numbers_with_points_and_missing_labels_follow_the_rule_of_all_tables(tmp_path):
+    for name in "abcd":
+        picture(tmp_path / f"{name}.png")
+    text = "image,label\na,1.0\nb,0.0\nc,-1.0\nd,NA\n"
+    table = list_images(manifest(tmp_path, text))
+    assert table.classes == ("0", "1")
+    assert table.labels.tolist() == [1, 0, -1, -1]

@@ -45,6 +45,24 @@ class OwnState(OwnGenerator):
     set_random_seed = None
 
 
+class Steps:
+    """As albumentations composes: a seed would start every step alike, generators are shared."""
+
+    def __init__(self):
+        self.set_random_seed(0)
+
+    def set_random_seed(self, seed):
+        self.steps = [np.random.default_rng(seed), np.random.default_rng(seed)]
+
+    def set_random_state(self, random_generator, py_random):
+        self.steps = [random_generator, py_random]
+
+    def __call__(self):
+        first, second = (step.random() for step in self.steps)
+        assert first != second
+        return first + second
+
+
 class Composition:
     def __init__(self, *transforms):
         self.transforms = transforms
@@ -64,7 +82,7 @@ def epoch(loader):
     return torch.cat([torch.stack([column.double() for column in batch], 1) for batch in loader])
 
 
-@pytest.mark.parametrize("transform", [OwnGenerator(), Composition(OwnState())])
+@pytest.mark.parametrize("transform", [OwnGenerator(), Composition(OwnState()), Steps()])
 def test_draws_differ_over_samples_workers_and_epochs(transform):
     reader = loader(Draws(16, transform), workers=2)
     both = torch.cat([epoch(reader), epoch(reader)])

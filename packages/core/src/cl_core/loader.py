@@ -8,13 +8,17 @@ after a kill is repeated exactly.
 
 from __future__ import annotations
 
+import inspect
+import random
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from cl_core.distributed import rank, world_size
+from cl_core.orders import Order
 from cl_core.seeding import RandomStream, derive_seed, seed_everything
 
 __all__ = ["EpochBatches", "make_loader"]
@@ -30,14 +34,16 @@ def make_loader(
     drop_last: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
     shard: bool | None = None,
+    order: Order | None = None,
 ) -> DataLoader[Any]:
     """Make the loader of a map-style data set.
 
     Args:
         dataset: Any data set with a length, or a list of samples. If it, a data set it wraps
             (``.dataset``) or a transform in it (``.transform``, ``.transforms``) has
-            ``set_random_seed(seed)`` (albumentations) or ``set_random_state(seed)`` (MONAI), that
-            is called for every batch: those libraries ignore the global generators.
+            ``set_random_state(generator, py_random)`` (albumentations), ``set_random_state(seed)``
+            (MONAI) or ``set_random_seed(seed)``, that is called for every batch: those libraries
+            ignore the global generators.
         batch_size: Rows a batch, on each rank.
         shuffle: Draw a new order every epoch; else the data set's own.
         workers: Processes that load, 0 for this one. They live as long as the loader.
@@ -49,6 +55,8 @@ def make_loader(
         shard: Give each rank its own part: row ``i`` of the order goes to rank ``i`` modulo their
             number, and the first rows are repeated until all ranks have as many. Defaults to
             ``shuffle``, so that evaluation sees every row once, on every rank.
+        order: Which rows each batch holds, instead of a plain shuffle: one of
+            :mod:`cl_core.orders`. Its batches are full, and each rank has its own.
 
     Returns:
         A loader whose epochs advance by themselves, or are named by ``batch_sampler.set_epoch``.
@@ -68,6 +76,14 @@ def make_loader(
             f"batch_size {batch_size} is larger than the data set ({rows} rows) and incomplete "
             "batches are left out, so nothing would be trained on: lower batch_size"
         )
+    if order is not None:
+        if not shuffle or shard is False:
+            raise ValueError(
+                "an order shuffles, and gives each rank its own rows: say shuffle=True"
+            )
+        if order.rows != rows:
+            raise ValueError(f"the order is of {order.rows} rows, the data set has {rows}")
+        order.count(batch_size, 1)  # which refuses a batch size that does not suit it
     batches = EpochBatches(
         rows,
         batch_size=batch_size,
@@ -75,6 +91,7 @@ def make_loader(
         seed=seed,
         drop_last=drop_last,
         shard=shuffle if shard is None else shard,
+        order=order,
     )
     return DataLoader(
         _SeededBatches(dataset, collate or default_collate),
@@ -102,7 +119,15 @@ class EpochBatches(Sampler[Batch]):
     """
 
     def __init__(
-        self, rows: int, *, batch_size: int, shuffle: bool, seed: int, drop_last: bool, shard: bool
+        self,
+        rows: int,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        shard: bool,
+        order: Order | None = None,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
@@ -110,6 +135,7 @@ class EpochBatches(Sampler[Batch]):
         self.seed = seed
         self.drop_last = drop_last
         self.shard = shard
+        self.order = order
         self.epoch = 0
 
     @property
@@ -122,6 +148,8 @@ class EpochBatches(Sampler[Batch]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        if self.order is not None:
+            return self.order.count(self.batch_size, world_size())
         rows = -(-self.rows // world_size()) if self.shard else self.rows
         full, left = divmod(rows, self.batch_size)
         lone = self.shuffle and left == 1 and full > 0
@@ -130,16 +158,25 @@ class EpochBatches(Sampler[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         # Runs with the first batch: a loader may make an iterator and never use it.
         epoch, self.epoch = self.epoch, self.epoch + 1
+        number, world = (rank(), world_size()) if self.shard else (0, 1)
+        for batch, rows in enumerate(self._batches(epoch, number, world)):
+            yield Batch(derive_seed(self.seed, epoch, batch, number), rows)
+
+    def _batches(self, epoch: int, number: int, world: int) -> Iterator[list[int]]:
+        if self.order is not None:
+            drawn = self.order.batches(
+                self.batch_size, seed=self.seed, epoch=epoch, rank=number, world=world
+            )
+            yield from (rows.tolist() for rows in drawn)
+            return
         order = torch.arange(self.rows)
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
             order = torch.randperm(self.rows, generator=generator)
-        number, world = (rank(), world_size()) if self.shard else (0, 1)
         even = -(-self.rows // world) * world
         padded = order[torch.arange(even) % self.rows]
         mine = torch.split(padded[number::world], self.batch_size)[: len(self)]
-        for batch, rows in enumerate(mine):
-            yield Batch(derive_seed(self.seed, epoch, batch, number), rows.tolist())
+        yield from (rows.tolist() for rows in mine)
 
 
 class _SeededBatches(Dataset[Any]):
@@ -173,8 +210,13 @@ class _SeededBatches(Dataset[Any]):
 
 def _reseed(owner: Any, seed: int) -> None:
     """Seed the generators that transforms keep to themselves."""
-    for name in ("set_random_seed", "set_random_state"):
-        if callable(setter := getattr(owner, name, None)):
+    state = getattr(owner, "set_random_state", None)
+    if callable(state) and "py_random" in inspect.signature(state).parameters:
+        # albumentations: its set_random_seed would give every step the same draws
+        state(np.random.default_rng(seed), random.Random(seed))
+        return
+    for setter in (state, getattr(owner, "set_random_seed", None)):
+        if callable(setter):
             setter(seed)
             return
     for name in ("dataset", "datasets", "transform", "transforms"):

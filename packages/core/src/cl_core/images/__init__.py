@@ -12,7 +12,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cache": ["DecodeCache"],
         "dataset": ["ImageDataset", "Sample"],
-        "decode": ["UnreadableImageError", "read_image", "read_images"],
+        "decode": ["read_image", "read_images"],
+        "decoding": ["Decoding", "ValueRangeError"],
+        "masks": ["read_mask"],
+        "opening": ["MAX_PIXELS", "UnreadableImageError", "open_image"],
         "sources": ["list_images"],
         "split": [
             "fold_by_group",

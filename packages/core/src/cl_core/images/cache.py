@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl_core.errors import InputError
-from cl_core.images.decode import Channels, UnreadableImageError, read_images
+from cl_core.images.decode import decode_images
+from cl_core.images.decoding import Channels, Decoding, ValueRange
+from cl_core.images.opening import MAX_PIXELS, UnreadableImageError
 from cl_core.images.table import ImageTable
 from cl_core.runs import write_atomic
 
 __all__ = ["DecodeCache"]
 
 _MAGIC = b"clcache1"
+_DTYPES = ("|u1", "<f4", ">f4")
 _TRAILER = struct.Struct("<QQ8s")  # where the index begins, the JSON's length, the magic
 
 
@@ -64,6 +67,8 @@ class DecodeCache:
         *,
         channels: Channels = 3,
         jpeg_min_side: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         max_bytes: int = 8 * 2**30,
         threads: int = 2,
     ) -> DecodeCache:
@@ -75,16 +80,25 @@ class DecodeCache:
         Args:
             path: The cache file; its folder must exist.
             table: The images.
-            channels: See :func:`cl_core.images.read_image`.
-            jpeg_min_side: See :func:`cl_core.images.read_image`.
+            channels: See :class:`cl_core.images.Decoding`, as for the next three.
+            jpeg_min_side: Decode JPEG smaller.
+            max_pixels: The largest image to decode; no larger one is in the cache.
+            value_range: The values of 32-bit files that become 0 and 1.
             max_bytes: Refuse to write more.
             threads: How many decode at once.
 
         Raises:
-            InputError: If the images need more than ``max_bytes``, or the disk is full.
+            InputError: If the images need more than ``max_bytes``, the disk is full, or values lie
+                outside ``value_range``.
         """
         path = Path(path)
-        options = {"channels": channels, "jpeg_min_side": jpeg_min_side}
+        decoding = Decoding(
+            channels=channels,
+            jpeg_min_side=jpeg_min_side,
+            max_pixels=max_pixels,
+            value_range=value_range,
+        )
+        options = _pixel_options(decoding)
         stamps = {os.path.abspath(file): _stamp(file) for file in table.files}  # noqa: PTH100
         if path.exists():
             try:
@@ -97,7 +111,7 @@ class DecodeCache:
                 fits = all(known.get(file) == stamp for file, stamp in stamps.items())
                 if fits and cache._header["options"] == options:
                     return cache
-        images = read_images(list(stamps), threads=threads, **options)  # type: ignore[arg-type]
+        images = decode_images(list(stamps), decoding, threads=threads)
         with write_atomic(path) as temporary, temporary.open("wb") as file:
             header: dict[str, Any] = {"options": options, "stamps": stamps}
             _write(file, header, zip(stamps, images, strict=True), max_bytes, path)
@@ -114,13 +128,13 @@ class DecodeCache:
         flat = np.array(self._pixels[entry.offset : entry.offset + count])
         return torch.from_numpy(flat.view(entry.dtype).reshape(entry.shape)).permute(2, 0, 1)
 
-    def require(self, channels: Channels, jpeg_min_side: int | None) -> None:
+    def require(self, decoding: Decoding) -> None:
         """Refuse to stand in for decoding with other options.
 
         Raises:
             ValueError: Naming both.
         """
-        asked = {"channels": channels, "jpeg_min_side": jpeg_min_side}
+        asked = _pixel_options(decoding)
         if asked != self._header["options"]:
             raise ValueError(
                 f"{self.path} was made with {self._header['options']}, the dataset asks for "
@@ -132,6 +146,16 @@ class DecodeCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
+
+
+def _pixel_options(decoding: Decoding) -> dict[str, Any]:
+    """What decides the pixels, as JSON gives it back."""
+    scale = decoding.value_range
+    return {
+        "channels": decoding.channels,
+        "jpeg_min_side": decoding.jpeg_min_side,
+        "value_range": list(scale) if isinstance(scale, tuple) else scale,
+    }
 
 
 def _stamp(file: str) -> list[int]:
@@ -174,12 +198,22 @@ def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, _Entry]]:
                 raise ValueError("another kind of file")
             file.seek(offset)
             header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error) as error:
+        if not isinstance(header["options"], dict) or not isinstance(header["stamps"], dict):
+            raise ValueError("its index is damaged")
+        entries = {name: _entry(cells, offset) for name, cells in header.pop("entries").items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise InputError(
             f"{path}: is not a decode cache ({error}); name another file or delete it"
         ) from error
-    entries = {
-        name: _Entry(start, (rows, columns, channels), dtype)
-        for name, (start, rows, columns, channels, dtype) in header.pop("entries").items()
-    }
     return header, entries
+
+
+def _entry(cells: list[Any], end: int) -> _Entry:
+    """One image's place, which must lie in the pixels that the file has."""
+    start, rows, columns, channels, dtype = cells
+    numbers = (start, rows, columns, channels)
+    if not all(isinstance(n, int) and n >= 0 for n in numbers) or dtype not in _DTYPES:
+        raise ValueError("its index is damaged")
+    if start + rows * columns * channels * np.dtype(dtype).itemsize > end:
+        raise ValueError("its index is damaged")
+    return _Entry(start, (rows, columns, channels), dtype)

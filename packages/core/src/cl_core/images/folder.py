@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import heapq
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from cl_core.errors import InputError
+from cl_core.images.opening import EXTENSIONS
 from cl_core.images.table import ImageTable
 from cl_core.tables.labels import class_names, encode_labels
 
-__all__ = ["EXTENSIONS", "find_images", "read_folder"]
+__all__ = ["find_images", "read_folder"]
 
-EXTENSIONS = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""What counts as an image in a folder, in lower case."""
+# fmt: off
+_OTHER_PICTURES = frozenset({
+    ".ai", ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dng", ".emf", ".eps", ".exr", ".heic",
+    ".heif", ".ico", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".nef", ".orf", ".pcx", ".pdf",
+    ".pfm", ".ps", ".psd", ".raf", ".rw2", ".svg", ".tga", ".webp", ".wmf",
+})
+# fmt: on
+"""What a user may take for an image too; counted and told unless it is read."""
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -26,9 +32,10 @@ def read_folder(root: Path, labels: Literal["auto", "folder", "none"] = "auto") 
     """List a folder; see :func:`cl_core.images.list_images`."""
     names, notes = find_images(root)
     if not names:
+        told = f"; {'; '.join(notes)}" if notes else ""
         raise InputError(
             f"{root}: no image in this folder or below it (looked for "
-            f"{' '.join(sorted(EXTENSIONS))}); check the path"
+            f"{' '.join(sorted(EXTENSIONS))}{told}); check the path"
         )
     parts = [name.split("/") for name in names]
     splits: tuple[str, ...] | None = None
@@ -68,6 +75,7 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
     file_links: list[str] = []
     folder_links: list[str] = []
     folders, visited, broken = [""], set(), 0
+    others: Counter[str] = Counter()
     while folders or folder_links:
         # What is real first: of two ways to a folder the one without links gives the class.
         folder = folders.pop() if folders else heapq.heappop(folder_links)
@@ -82,7 +90,8 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
                 is_file = entry.is_file()
             except OSError:  # a link to itself
                 is_folder = is_file = False
-            is_image = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+            is_image = suffix in EXTENSIONS
             if is_folder and entry.is_symlink():
                 heapq.heappush(folder_links, name)
             elif is_folder:
@@ -91,6 +100,8 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
                 (file_links if entry.is_symlink() else names).append(name)
             elif entry.is_symlink() and is_image:
                 broken += 1
+            elif is_file and suffix in _OTHER_PICTURES:
+                others[suffix] += 1
     repeated = 0
     if file_links:
         known = {_identity(root / name) for name in names}
@@ -103,6 +114,9 @@ def find_images(root: Path) -> tuple[list[str], list[str]]:
                 names.append(name)
     notes = [f"{broken} broken links to images left out"] if broken else []
     notes += [f"{repeated} links to images already listed left out"] if repeated else []
+    if others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        notes.append(f"files of formats that are not read left out: {kinds}")
     return sorted(names), notes
 
 

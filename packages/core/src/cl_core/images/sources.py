@@ -8,8 +8,9 @@ from typing import Literal
 
 from cl_core.errors import InputError
 from cl_core.images.folder import read_folder
-from cl_core.images.manifest import MANIFEST_SUFFIXES, read_manifest
+from cl_core.images.manifest import read_manifest
 from cl_core.images.table import ImageTable
+from cl_core.tables.files import TABLE_SUFFIXES
 
 __all__ = ["list_images"]
 
@@ -24,21 +25,23 @@ def list_images(
 ) -> ImageTable:
     """List the images of a folder or of a manifest; decodes none.
 
-    A **folder** is searched through all its sub-folders for bmp, gif, jpg, jpeg, pgm, png, ppm,
-    tif, tiff and webp files, in code-point order of the relative paths. Hidden entries are left
-    out. Symbolic links are followed, but an image is listed once, under its real place if that
-    lies in the folder, so a loop of links ends.
+    A **folder** is searched through all its sub-folders for files with the suffixes of
+    :data:`cl_core.images.opening.FORMATS`, in code-point order of the relative paths. Hidden
+    entries are left out; pictures of other formats, such as HEIC, are counted in ``notes``.
+    Symbolic links are followed, but an image is listed once, under its real place if that lies in
+    the folder, so a loop of links ends.
 
     - images in sub-folders: the first sub-folder is the class;
     - images in the folder itself: no labels;
     - all sub-folders are called ``train``, ``val`` (``valid``, ``validation``) or ``test``: these
       are the splits, and the folders in them the classes.
 
-    A **manifest** is a ``.csv``, ``.tsv``, ``.txt`` (comma, semicolon or tab) or ``.parquet`` with
-    a column ``image`` and, as far as known, ``label``, ``group`` and ``split``. Relative image
-    paths start at ``root``, by default the manifest's folder; an extension may be missing. An
-    empty label, ``unknown`` or a negative number is no label. A row that repeats another is
-    dropped, and counted in ``notes``.
+    A **manifest** is a table that :func:`cl_core.tables.files.read_table` reads (``.csv``,
+    ``.tsv``, ``.txt``, ``.parquet``) with a column ``image`` and, as far as known, ``label``,
+    ``group`` and ``split``; capitals do not count, and all further columns are kept by name.
+    Relative image paths start at ``root``, by default the manifest's folder; an extension may be
+    missing. What is no label is told by :mod:`cl_core.tables.labels`. A row that repeats another
+    is dropped, and counted in ``notes``.
 
     Args:
         data: The folder or the manifest.
@@ -60,10 +63,10 @@ def list_images(
         return read_folder(path, labels)
     if not path.exists():
         raise InputError(f"{path}: no such folder or manifest; check the path")
-    if path.suffix.lower() not in MANIFEST_SUFFIXES:
+    if not path.name.lower().endswith(TABLE_SUFFIXES):
         raise InputError(
             f"{path}: neither a folder of images nor a manifest "
-            f"({', '.join(sorted(MANIFEST_SUFFIXES))}); give one of these"
+            f"({', '.join(TABLE_SUFFIXES)}); give one of these"
         )
     roots = [path.parent] if root is None else [root] if isinstance(root, str | Path) else root
     return read_manifest(path, [Path(each) for each in roots], columns or {}, on_error)

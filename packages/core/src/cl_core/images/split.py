@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
-from cl_core.images.decode import Channels, UnreadableImageError, read_images
+from cl_core.images.decode import decode_images
+from cl_core.images.decoding import Channels, Decoding
+from cl_core.images.opening import UnreadableImageError
 from cl_core.images.table import ImageTable
 from cl_core.runs import write_atomic
 
@@ -146,7 +148,8 @@ def refuse_shared_pixels(table: ImageTable, *, channels: Channels = 3, threads: 
     """
     seen: dict[bytes, int] = {}
     shared = []
-    for row, image in enumerate(read_images(table.files, channels=channels, threads=threads)):
+    decoding = Decoding(channels=channels, value_range="keep")
+    for row, image in enumerate(decode_images(table.files, decoding, threads=threads)):
         if isinstance(image, UnreadableImageError):
             continue
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
@@ -166,16 +169,32 @@ def refuse_shared_pixels(table: ImageTable, *, channels: Channels = 3, threads: 
 def write_splits(path: Path | str, table: ImageTable, splits: Sequence[str], *, seed: int) -> None:
     """Save a split as a manifest (image, label, group, split, seed) that ``list_images`` reads.
 
-    Image paths are relative to the file's folder.
+    The table's further columns follow. Paths of images, and of a column that names files, are
+    relative to the manifest's folder.
     """
     path = Path(path)
+    head = ("image", "label", "group", "split", "seed")
+    further = {
+        name: _moved(cells, table.root, path.parent)
+        for name, cells in table.columns.items()
+        if name.lower() not in head
+    }
     with write_atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "label", "group", "split", "seed"])
+        writer.writerow([*head, *further])
         for row, (name, split) in enumerate(zip(table.files, splits, strict=True)):
             label = table.classes[table.labels[row]] if table.labels[row] >= 0 else ""
             group = table.groups[row] if table.groups is not None else ""
-            writer.writerow([_relative(name, path.parent), label, group, split, seed])
+            own = (_relative(name, path.parent), label, group, split, seed)
+            writer.writerow([*own, *(cells[row] for cells in further.values())])
+
+
+def _moved(cells: Sequence[str], root: str, folder: Path) -> Sequence[str]:
+    """The cells of a column, relative to another folder if they name files."""
+    first = next((cell for cell in cells if cell), "")
+    if not first or not Path(root, first).is_file():
+        return cells
+    return [_relative(str(Path(root, cell)), folder) if cell else "" for cell in cells]
 
 
 def _relative(file: str, folder: Path) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class ImageTable:
             an empty name means a group of its own. ``None`` if none are known.
         splits: The split each image was filed under, or ``None``.
         notes: What was dropped or decided while listing, a sentence each.
+        columns: Every column of a manifest but that of the images, by its own name: patient, site,
+            date, mask, ...; the cells as they stand there, without blanks around them.
     """
 
     source: str
@@ -39,6 +41,13 @@ class ImageTable:
     groups: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = {"labels": self.labels, "groups": self.groups, "splits": self.splits}
+        for name, cells in {**given, **self.columns}.items():
+            if cells is not None and len(cells) != len(self.files):
+                raise ValueError(f"{len(self.files)} images, but {len(cells)} cells of '{name}'")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,7 +69,33 @@ class ImageTable:
             labels=self.labels[np.asarray(kept, dtype=np.int64)],
             groups=None if self.groups is None else tuple(self.groups[row] for row in kept),
             splits=None if self.splits is None else tuple(self.splits[row] for row in kept),
+            columns={
+                name: tuple(cells[row] for row in kept) for name, cells in self.columns.items()
+            },
         )
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """The cells of a named column, a row each; capitals do not count.
+
+        Raises:
+            InputError: If there is no such column, naming those there are.
+        """
+        for own in (name, *(own for own in self.columns if own.lower() == name.lower())):
+            if own in self.columns:
+                return self.columns[own]
+        present = f"the columns are {', '.join(self.columns)}" if self.columns else "it has none"
+        raise InputError(
+            f"{self.source}: no column '{name}' ({present}); name another, or give a manifest "
+            "that has it"
+        )
+
+    def with_column(self, name: str, cells: Sequence[str]) -> ImageTable:
+        """The same images with a further column, or another in place of that of this name.
+
+        Raises:
+            ValueError: If there is not a cell for each image.
+        """
+        return replace(self, columns={**self.columns, name: tuple(cells)})
 
     def noting(self, notes: Iterable[str]) -> ImageTable:
         """The same table with further notes."""

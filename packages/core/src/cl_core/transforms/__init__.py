@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "adjust_saturation",
             "luminance",
         ],
+        "geometry": ["Geometry", "RandomResizedCrop"],
         "recipes": [
             "crop_and_flip",
             "directclr",

@@ -20,7 +20,9 @@ try:
 except ImportError as error:
     raise InputError("thumbnails need Pillow; run pip install cl-core[images]") from error
 
-from cl_core.images.decode import UnreadableImageError, read_image
+from cl_core.images.decode import decode_image
+from cl_core.images.decoding import Decoding
+from cl_core.images.opening import UnreadableImageError
 
 __all__ = ["PREFIX", "Picture", "thumbnails"]
 
@@ -80,7 +82,8 @@ def _image(picture: Picture, size: int) -> Image.Image:
     elif isinstance(picture, np.ndarray):
         values = picture
     else:
-        values = read_image(picture, channels=3, jpeg_min_side=size).permute(1, 2, 0).numpy()
+        decoding = Decoding(jpeg_min_side=size, value_range="keep")
+        values = decode_image(picture, decoding).permute(1, 2, 0).numpy()
         if values.dtype != np.uint8:
             values = _stretched(values)
     if values.ndim not in (2, 3) or 0 in values.shape:
