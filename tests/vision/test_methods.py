@@ -43,7 +43,7 @@ def digits():
 
 def training(config: PretrainConfig, digits, path: Path) -> Training:
     seed_everything(config.seed)
-    return Training.of(resolved(config, digits), digits, Run(path))
+    return Training.of(resolved(config, digits)[0], digits, Run(path))
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_every_projector_is_named_saved_and_rebuilt(digits, tmp_path, projector)
 
 
 def test_what_depends_on_method_and_images_is_filled_in(digits):
-    by_step, by_epoch = (resolved(options(m), digits) for m in ("directclr", "hcsc"))
+    by_step, by_epoch = (resolved(options(m), digits)[0] for m in ("directclr", "hcsc"))
     assert (by_step.learning_rate, by_step.schedule) == (0.1, "step")
     assert (by_epoch.learning_rate, by_epoch.schedule) == (0.03, "epoch")
     assert (by_step.zero_init_residual, by_epoch.zero_init_residual) == (True, False)
     assert by_epoch.hcsc.clusters == (57, 28, 11)  # 1,437 images
     assert (by_step.image_size, by_step.channels) == (8, 1)
-    assert resolved(options(backbone=None), digits).backbone == "resnet-16-32-128"
-    assert resolved(by_epoch, digits) == by_epoch
+    assert resolved(options(backbone=None), digits)[0].backbone == "resnet-16-32-128"
+    assert resolved(by_epoch, digits)[0] == by_epoch
 
 
 def test_warm_ups_follow_the_epochs_until_they_are_given():
@@ -100,7 +100,7 @@ def test_warm_ups_follow_the_epochs_until_they_are_given():
 
 def test_residual_branches_start_at_zero_where_published(digits):
     for method, zero in (("directclr", True), ("moco", False)):
-        encoder = build_encoder(resolved(options(method), digits), 1)
+        encoder = build_encoder(resolved(options(method), digits)[0], 1)
         weight = encoder.trunk.get_submodule("layer2.0.bn2").weight
         assert bool((weight == 0).all()) is zero
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cl_core.checks import OptionError, require_at_least
-from cl_core.commands.options import Options
+from cl_core.commands.options import Options, Source
+from cl_core.commands.recipes import read_recipe
 from cl_core.config import TrainerConfig
 from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, OptimizerHyper, SimCLRHyper
+from cl_vision.methods.table import METHODS
 
 __all__ = [
     "DataOptions",
     "DemoConfig",
     "EmbedConfig",
+    "EncoderOptions",
     "EvaluateConfig",
     "OptimizerOptions",
     "PretrainConfig",
@@ -43,7 +46,7 @@ class DataOptions(Options):
         workers: Processes that prepare batches.
     """
 
-    data: str
+    data: Source
     root: Path | None = None
     labels: str = "auto"
     channels: Literal[1, 3, 4, "keep"] = 3
@@ -66,6 +69,8 @@ class OptimizerOptions(Options):
             a tenth of all, 10 at most, for simclr and directclr; none for moco and hcsc.
         final_factor: Learning rate at the end over the highest one.
         schedule: The cosine falls with every `step` (simclr, directclr) or `epoch` (moco, hcsc).
+        lr_scaling: `linear` multiplies the learning rate by the batch size over 256, as MoCo's and
+            HCSC's released code does; the result is told.
     """
 
     optimizer: Literal["sgd", "lars", "adam"] = "sgd"
@@ -75,6 +80,7 @@ class OptimizerOptions(Options):
     warmup_epochs: float | None = None
     final_factor: float = 0.0
     schedule: Literal["step", "epoch"] | None = None
+    lr_scaling: Literal["none", "linear"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,15 +168,17 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
 
     def optimizer_hyper(self) -> OptimizerHyper:
         """Optimiser and schedule, what was not given filled in by the method."""
-        by_step = self.method in ("simclr", "directclr")
-        schedule = self.schedule or ("step" if by_step else "epoch")
+        method = METHODS[self.method]
+        schedule = self.schedule or method.schedule
         warmup = self.warmup_epochs
-        if warmup is None:
-            warmup = min(10.0, 0.1 * self.epochs) if by_step and schedule == "step" else 0.0
-        rate = self.learning_rate
+        shortened = warmup is not None and warmup >= self.epochs
+        if warmup is None or (shortened and self.is_of_recipe("warmup_epochs")):
+            by_step = method.schedule == schedule == "step"
+            warmup = min(10.0, 0.1 * self.epochs) if by_step or shortened else 0.0
+        scale = self.batch_size / 256 if self.lr_scaling == "linear" else 1.0
         return OptimizerHyper(
             optimizer=self.optimizer,
-            learning_rate=(0.1 if by_step else 0.03) if rate is None else rate,
+            learning_rate=self.base_learning_rate * scale,
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             warmup_epochs=warmup,
@@ -178,34 +186,70 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
             schedule=schedule,
         )
 
+    @property
+    def base_learning_rate(self) -> float:
+        """The highest learning rate before it is scaled."""
+        published = METHODS[self.method].learning_rate
+        return published if self.learning_rate is None else self.learning_rate
+
+    def is_of_recipe(self, *place: str) -> bool:
+        """Whether an option has the value that the recipe gave it, and not one of the user's."""
+        if self.recipe is None:
+            return False
+        value: Any = read_recipe(type(self), self.recipe)
+        own: Any = self
+        for name in place:
+            if name not in value:
+                return False
+            value, own = value[name], getattr(own, name)
+        return bool((list(own) if isinstance(own, tuple) else own) == value)
+
 
 @dataclass(frozen=True, kw_only=True)
-class SavedRunOptions(Options):
-    """A finished run, and the images to use it on.
+class EncoderOptions(Options):
+    """What an encoder's file does not tell.
 
     Args:
-        run: Run directory that `pretrain` wrote.
-        data: Other images than the run was trained on.
-        root: Folder that a manifest's paths start at; by default the run's.
-        labels: As for `pretrain`; by default the run's.
-        on_error: At a file that cannot be read `stop`, or `skip` it and tell; by default the run's.
-        batch_size: Images encoded at once.
+        backbone: Architecture of plain weight files.
+        image_size: Edge in pixels, for encoders that do not know theirs.
+        allow: Import path of an encoder of your own that a run or saved encoder names, such as
+            `mine.nets:Net`: importing it runs its code.
         workers: Processes that prepare batches.
+        batch_size: Images encoded at once.
         overwrite: Replace the results in `out`.
     """
 
-    run: Path
-    data: str | None = None
-    root: Path | None = None
-    labels: str | None = None
-    on_error: Literal["stop", "skip"] | None = None
-    batch_size: int = 256
+    backbone: str | None = None
+    image_size: int = 224
+    allow: str | None = None
     workers: int = 0
+    batch_size: int = 256
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size)
+        require_at_least(2, image_size=self.image_size)
         require_at_least(0, workers=self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRunOptions(EncoderOptions):
+    """A trained encoder, and the images to use it on.
+
+    Args:
+        run: Run directory that `pretrain` wrote; or a saved encoder (a folder with model.json) or
+            a weight file of `backbone`, which need `data` and `out`.
+        data: Other images than the run was trained on.
+        root: Folder that a manifest's paths start at; by default the run's.
+        labels: As for `pretrain`; by default the run's.
+        on_error: At a file that cannot be read `stop`, or `skip` it and tell; by default the run's.
+    """
+
+    run: Path
+    data: Source | None = None
+    root: Path | None = None
+    labels: str | None = None
+    on_error: Literal["stop", "skip"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +331,7 @@ class EmbedConfig(SavedRunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrumConfig(Options):
+class SpectrumConfig(EncoderOptions):
     """Draw the collapse spectrum of one encoder or several: which directions each one uses.
 
     Log singular values of the representation r, of the embedding z behind the projector, and of
@@ -299,33 +343,22 @@ class SpectrumConfig(Options):
         data: Images to look at; by default those the first run was trained on.
         root: Folder that a manifest's paths start at.
         out: Where to write; by default `spectrum` inside the first run directory.
-        backbone: Architecture of plain weight files.
-        image_size: Edge in pixels, for encoders that do not know theirs.
         images: At most so many are looked at, evenly spaced.
         relative: Draw values relative to the largest of each spectrum.
         on_error: At a file that cannot be read `stop`, or `skip` it and tell.
-        batch_size: Images encoded at once.
-        workers: Processes that prepare batches.
-        overwrite: Replace the results in `out`.
     """
 
     run: tuple[Path, ...] | Path
-    data: str | None = None
+    data: Source | None = None
     root: Path | None = None
     out: Path | None = None
-    backbone: str | None = None
-    image_size: int = 224
     images: int = 10_000
     relative: bool = False
     on_error: Literal["stop", "skip"] = "stop"
-    batch_size: int = 256
-    workers: int = 0
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        require_at_least(1, batch_size=self.batch_size)
-        require_at_least(0, workers=self.workers)
-        require_at_least(2, images=self.images, image_size=self.image_size)
+        super().__post_init__()
+        require_at_least(2, images=self.images)
         if not self.runs:
             raise OptionError("run must name at least one encoder")
 

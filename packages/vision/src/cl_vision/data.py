@@ -25,14 +25,17 @@ from cl_core.images import (
     split_by_group,
 )
 from cl_core.loader import make_loader
+from cl_core.runs.fingerprint import Fingerprint, of_arrays, of_files
 from cl_core.transforms import IMAGENET, Statistics, recipes
 from cl_vision.digits import DIGITS, DigitImages, DigitViews, load_digits
+from cl_vision.methods.table import ViewsName
 
 __all__ = [
     "SMALL",
     "Images",
     "evaluation_loader",
     "evaluation_view",
+    "fingerprint_of",
     "measure_statistics",
     "open_images",
     "probe_view",
@@ -187,6 +190,13 @@ def open_images(
     return Images(dataset, channels)
 
 
+def fingerprint_of(images: Images) -> Fingerprint:
+    """What tells these images from others, so that a run is not continued on others."""
+    if isinstance(images.dataset, DigitImages):
+        return of_arrays("digits", {"rows": np.arange(len(images))})
+    return of_files(images.table.files, root=images.table.root)
+
+
 def measure_statistics(images: Images, source: Literal["data", "imagenet"]) -> Statistics:
     """Give the mean and spread that normalise these images.
 
@@ -214,12 +224,12 @@ def measure_statistics(images: Images, source: Literal["data", "imagenet"]) -> S
 
 
 def training_views(
-    method: Literal["simclr", "directclr", "moco", "hcsc"],
+    method: ViewsName,
     size: int,
     statistics: Statistics,
     *,
     channels: int,
-    augmentation: Literal["auto", "simclr", "directclr", "moco"] = "auto",
+    augmentation: Literal["auto"] | ViewsName = "auto",
     multi_crop: bool = False,
     digits: bool = False,
 ) -> list[nn.Module]:
@@ -233,7 +243,7 @@ def training_views(
         size: Edge in pixels.
         statistics: Normalise each view.
         channels: Of the images.
-        augmentation: Whose views instead; HCSC's are MoCo v2's.
+        augmentation: Whose views instead.
         multi_crop: Four smaller crops after the two views, at the published shares of ``size``.
         digits: The views of the digits, whatever the method.
 

@@ -2,88 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast, get_args
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_core.checks import OptionError, require_positive
-from cl_core.commands.options import Options
 from cl_core.errors import InputError
 from cl_core.evaluation.features import extract_features
 from cl_core.networks.backbones import Backbone, build_backbone
-from cl_core.networks.export import EncoderCard, encoder_card, load_encoder
+from cl_core.networks.devices import best_device
+from cl_core.networks.export import encoder_card, load_encoder
 from cl_core.networks.heads import build_head
 from cl_core.runs import Run
 from cl_core.transforms import IMAGENET, Statistics
+from cl_vision.cards import ImageCard, ProjectorCard
 from cl_vision.data import Images, evaluation_loader, evaluation_view
 from cl_vision.methods.projectors import FirstChannels, ProjectorKind, build_projector
 
 __all__ = [
-    "ImageCard",
     "ImageModel",
-    "ProjectorCard",
-    "best_device",
+    "Own",
     "build_saved_projector",
     "load_any_encoder",
     "load_model",
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProjectorCard(Options):
-    """How to rebuild a projector; ``kind`` says which of the other entries count.
+@dataclass(frozen=True)
+class Own:
+    """What rebuilds an encoder that is not of this suite.
 
-    Args:
-        kind: `first_channels`, `moco`, or a projector of SimCLR.
-        width: Of the representation.
-        d0: Channels kept by `first_channels`.
-        hidden: Width inside.
-        dim: Width of the embedding.
-        rank: Rows of `low_rank`.
-        batch_norm: Whether `moco` normalises.
+    Attributes:
+        encoder: The module again, with any weights.
+        allow: Import paths that may be imported in its place.
     """
 
-    kind: str
-    width: int
-    d0: int | None = None
-    hidden: int | None = None
-    dim: int | None = None
-    rank: int | None = None
-    batch_norm: bool | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("width", "d0", "hidden", "dim", "rank"):
-            require_positive(**{f"projector.{name}": getattr(self, name)})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageCard(EncoderCard):
-    """An image encoder with the projector it was trained through.
-
-    Args:
-        method: Of the command line.
-        name: As reports call it.
-        view_size: Edge in pixels of the images to encode.
-        projector: How to rebuild the projector; ``None`` for an encoder that came without.
-    """
-
-    kind: ClassVar[str] = "image encoder with projector"
-    made_by: ClassVar[str] = "cl-vision pretrain"
-
-    method: str
-    name: str
-    view_size: int
-    projector: ProjectorCard | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(view_size=self.view_size)
-        if self.mean is None:
-            raise OptionError("mean and std are missing")
+    encoder: nn.Module | None = None
+    allow: tuple[str, ...] = ()
 
 
 class ImageModel(nn.Module):
@@ -134,13 +93,20 @@ class ImageModel(nn.Module):
         return cls(encoder, projector, card)
 
     @classmethod
-    def rebuild(cls, card: ImageCard) -> ImageModel:
+    def rebuild(cls, card: ImageCard, own: Own | None = None) -> ImageModel:
         """Build a model of random weights from its card.
 
+        Args:
+            card: The card.
+            own: For an encoder that is not of this suite.
+
         Raises:
-            InputError: If the card tells of no such model.
+            InputError: If the card tells of no such model, or of an encoder that is neither given
+                nor allowed.
         """
-        return cls(card.build(), build_saved_projector(card.projector), card)
+        own = own or Own()
+        encoder = card.build(encoder=copy.deepcopy(own.encoder), allow=own.allow)
+        return cls(encoder, build_saved_projector(card.projector), card)
 
     @property
     def name(self) -> str:
@@ -233,16 +199,22 @@ def _entry(card: ProjectorCard, name: str) -> int:
     return int(value)
 
 
-def load_model(run: Run) -> ImageModel:
+def load_model(run: Run, own: Own | None = None) -> ImageModel:
     """Rebuild the model of a run, in eval mode.
+
+    Args:
+        run: The run.
+        own: For an encoder that is not of this suite.
 
     Raises:
         InputError: If the run holds no model of this package.
     """
-    return run.load_model(ImageCard).build(ImageModel.rebuild)
+    return run.load_model(ImageCard).build(lambda card: ImageModel.rebuild(card, own))
 
 
-def load_any_encoder(path: Path, *, backbone: str | None, image_size: int) -> ImageModel:
+def load_any_encoder(
+    path: Path, *, backbone: str | None, image_size: int, own: Own | None = None
+) -> ImageModel:
     """Load a run of `pretrain`, a saved encoder, or a plain weight file.
 
     Only a run has a projector; what else is loaded gets none, and ImageNet's statistics if it does
@@ -252,14 +224,16 @@ def load_any_encoder(path: Path, *, backbone: str | None, image_size: int) -> Im
         path: Run directory, folder of `cl_core.save_encoder`, or weight file.
         backbone: Architecture of a plain weight file.
         image_size: For encoders that do not tell theirs.
+        own: For an encoder that is not of this suite.
 
     Raises:
         InputError: If there is nothing of the kind at ``path``, or a weight file without backbone.
     """
     if (path / "config.yaml").is_file():
-        return load_model(Run.open(path))
+        return load_model(Run.open(path), own)
     if (path / "model.json").is_file():
-        encoder = load_encoder(path)
+        own = own or Own()
+        encoder = load_encoder(path, encoder=copy.deepcopy(own.encoder), allow=own.allow)
     elif not path.exists():
         raise InputError(f"--run {path}: not found; give a run, a saved encoder or a weight file")
     elif backbone is None:
@@ -286,8 +260,3 @@ def load_any_encoder(path: Path, *, backbone: str | None, image_size: int) -> Im
         image_size=card["image_size"] or image_size,
         statistics=statistics,
     ).eval()
-
-
-def best_device() -> torch.device:
-    """The accelerator, if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

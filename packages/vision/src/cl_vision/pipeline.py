@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -24,10 +25,20 @@ from cl_vision.config import (
     SpectrumConfig,
     TheoryConfig,
 )
-from cl_vision.data import open_images
+from cl_vision.data import fingerprint_of, open_images
 from cl_vision.evaluation.measures import measure, require_classes
 from cl_vision.model import ImageModel, load_any_encoder
-from cl_vision.saved import evenly, free_name, images_of, load_runs, open_remembered
+from cl_vision.saved import (
+    evenly,
+    free_name,
+    images_of,
+    load_runs,
+    open_remembered,
+    own_of,
+)
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"]
 
@@ -35,8 +46,20 @@ LOOK = 10_000
 """Images that a diagnostic looks at; of more, evenly spaced ones."""
 
 
-def pretrain(config: PretrainConfig) -> Outcome:
+def pretrain(
+    config: PretrainConfig,
+    *,
+    encoder: nn.Module | None = None,
+    method: LightningModule | None = None,
+) -> Outcome:
     """Train an encoder without labels and write the run directory ``config.out``.
+
+    Args:
+        config: The options.
+        encoder: One of your own, images ``(n, c, h, w)`` to ``(n, d)``, in place of
+            ``config.backbone``.
+        method: One of your own, in place of ``config.method``: a LightningModule whose steps take
+            a :class:`~cl_core.images.Sample` and whose ``encoder`` is kept.
 
     Returns:
         ``train/loss``, ``effective_rank`` of the representation, ``z/effective_rank`` of the
@@ -60,10 +83,19 @@ def pretrain(config: PretrainConfig) -> Outcome:
         cache=config.cache,
         threads=max(2, config.workers),
     ).training()
-    config = resolved(config, images)
-    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
+    if method is not None and encoder is None:
+        encoder = getattr(method, "encoder", None)
+    config, notes = resolved(config, images, encoder=encoder)
+    with Run.create(
+        config.out,
+        config,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        data=fingerprint_of(images),
+    ) as run:
         seed_everything(config.seed)
-        training = Training.of(config, images, run)
+        training = Training.of(config, images, run, encoder=encoder, method=method)
+        training.notes[:0] = notes
         result = fit(
             training.module,
             training.loader,
@@ -112,8 +144,12 @@ def pretrain(config: PretrainConfig) -> Outcome:
     return Outcome(out=run.path, metrics=metrics, lines=lines)
 
 
-def evaluate(config: EvaluateConfig) -> Outcome:
+def evaluate(config: EvaluateConfig, *, encoder: nn.Module | None = None) -> Outcome:
     """Measure the frozen encoder of a run, beside others.
+
+    Args:
+        config: The options.
+        encoder: Your own again, with any weights, if the run trained one.
 
     Returns:
         ``linear_accuracy``, ``knn_accuracy``, ``ami``, ``nmi``, ``ari``, ``purity``,
@@ -123,14 +159,15 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     Raises:
         InputError: If there is no such run, or the images have no labels to evaluate with.
     """
-    trained = load_runs(config.run, *config.baselines)
+    own = own_of(config, encoder)
+    trained = load_runs(config.run, *config.baselines, own=own, config=config)
     images = images_of(config, trained)
     train, test = images.train_and_test(config.test_share, seed=config.seed)
     require_classes(train, test)
     models = {name: one.model for name, one in trained.items()}
     if config.untrained:
         seed_everything(config.seed)
-        models["untrained"] = ImageModel.rebuild(next(iter(models.values())).card)
+        models["untrained"] = ImageModel.rebuild(next(iter(models.values())).card, own)
     with Run.create(out_of(config, "evaluate"), config, overwrite=config.overwrite) as run:
         measured = [measure(name, model, train, test, config) for name, model in models.items()]
         scores = {one.name: one.scores for one in measured}
@@ -147,8 +184,12 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     return Outcome(out=run.path, metrics=metrics, lines=text_table(rows))
 
 
-def embed(config: EmbedConfig) -> Outcome:
+def embed(config: EmbedConfig, *, encoder: nn.Module | None = None) -> Outcome:
     """Write one vector per image, with its file and its class if it has one.
+
+    Args:
+        config: The options.
+        encoder: Your own again, with any weights, if the run trained one.
 
     Returns:
         ``rows`` and ``dimensions`` of what was written.
@@ -156,7 +197,7 @@ def embed(config: EmbedConfig) -> Outcome:
     Raises:
         InputError: If there is no such run, or the images do not fit its model.
     """
-    trained = load_runs(config.run)
+    trained = load_runs(config.run, own=own_of(config, encoder), config=config)
     images = images_of(config, trained)
     ((model, _, _),) = trained.values()
     model.require_channels(images)
@@ -173,8 +214,12 @@ def embed(config: EmbedConfig) -> Outcome:
     return Outcome(out=run.path, metrics=metrics, lines=lines, files=files)
 
 
-def spectrum(config: SpectrumConfig) -> Outcome:
+def spectrum(config: SpectrumConfig, *, encoder: nn.Module | None = None) -> Outcome:
     """Draw the collapse spectra of encoders on the same images.
+
+    Args:
+        config: The options.
+        encoder: Your own again, with any weights, if a run trained one.
 
     Returns:
         ``<encoder>/r/effective_rank``, ``<encoder>/z/effective_rank`` and, of DirectCLR,
@@ -185,7 +230,12 @@ def spectrum(config: SpectrumConfig) -> Outcome:
     """
     models: dict[str, ImageModel] = {}
     for path in config.runs:
-        model = load_any_encoder(path, backbone=config.backbone, image_size=config.image_size)
+        model = load_any_encoder(
+            path,
+            backbone=config.backbone,
+            image_size=config.image_size,
+            own=own_of(config, encoder),
+        )
         models[free_name(models, model.name, path)] = model
     first = config.runs[0]
     before = Run.open(first).config if (first / "config.yaml").is_file() else None
@@ -195,7 +245,14 @@ def spectrum(config: SpectrumConfig) -> Outcome:
         raise InputError("--out: name a folder to write to; only a run has one of its own")
     channels = next(iter(models.values())).encoder.in_channels
     images = evenly(
-        open_remembered(config.data, before, channels, root=config.root, on_error=config.on_error),
+        open_remembered(
+            config.data,
+            before,
+            channels,
+            place=first,
+            root=config.root,
+            on_error=config.on_error,
+        ),
         config.images,
     )
     with Run.create(config.out or first / "spectrum", config, overwrite=config.overwrite) as run:

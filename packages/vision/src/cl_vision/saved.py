@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
+from torch import nn
 
+from cl_core.errors import InputError
 from cl_core.runs import Run
-from cl_vision.config import SavedRunOptions
+from cl_core.runs.record import require_readable
+from cl_vision.config import EncoderOptions, SavedRunOptions
 from cl_vision.data import Images, open_images
-from cl_vision.model import ImageModel, load_model
+from cl_vision.model import ImageModel, Own, load_any_encoder
 
-__all__ = ["Trained", "evenly", "free_name", "images_of", "load_runs", "open_remembered"]
+__all__ = [
+    "Trained",
+    "evenly",
+    "free_name",
+    "images_of",
+    "load_runs",
+    "open_remembered",
+    "own_of",
+]
 
 
 class Trained(NamedTuple):
@@ -24,18 +35,34 @@ class Trained(NamedTuple):
     history: list[dict[str, float]]
 
 
-def load_runs(*paths: Path) -> dict[str, Trained]:
-    """Load the models of some runs, under names that differ.
+def own_of(config: EncoderOptions, encoder: nn.Module | None) -> Own:
+    """What a command has to rebuild an encoder that is not of this suite."""
+    return Own(encoder, () if config.allow is None else (config.allow,))
+
+
+def load_runs(
+    *paths: Path, own: Own | None = None, config: EncoderOptions | None = None
+) -> dict[str, Trained]:
+    """Load the models of some runs, saved encoders or weight files, under names that differ.
+
+    Args:
+        paths: Where they lie.
+        own: For encoders that are not of this suite.
+        config: Tells what their files do not.
 
     Raises:
-        InputError: If there is no such run, or it holds no model of this package.
+        InputError: If there is nothing of the kind, or no model of this package in a run.
     """
+    config = config or EncoderOptions()
     trained: dict[str, Trained] = {}
     for path in paths:
-        run = Run.open(path)
-        model = load_model(run)
+        model = load_any_encoder(
+            path, backbone=config.backbone, image_size=config.image_size, own=own
+        )
         name = free_name(trained, model.name, path)
-        trained[name] = Trained(model, run.config, run.history.rows())
+        run = Run.open(path) if (path / "config.yaml").is_file() else None
+        options, history = ({}, []) if run is None else (run.config, run.history.rows())
+        trained[name] = Trained(model, options, history)
     return trained
 
 
@@ -54,10 +81,16 @@ def images_of(config: SavedRunOptions, trained: Mapping[str, Trained]) -> Images
         InputError: If they are not there or cannot be read.
     """
     first = next(iter(trained.values()))
+    if not first.options and (config.data is None or getattr(config, "out", None) is None):
+        raise InputError(
+            f"--run {config.run} is no run, so it remembers no images and holds no results: give "
+            "--data and --out"
+        )
     return open_remembered(
         config.data,
-        first.options,
+        first.options or None,
         first.model.encoder.in_channels,
+        place=config.run,
         root=config.root,
         labels=config.labels,
         on_error=config.on_error,
@@ -65,10 +98,11 @@ def images_of(config: SavedRunOptions, trained: Mapping[str, Trained]) -> Images
 
 
 def open_remembered(
-    data: str | None,
+    data: Any,
     before: Mapping[str, Any] | None,
     channels: int,
     *,
+    place: Path = Path(),
     root: Path | None,
     labels: str | None = None,
     on_error: Literal["stop", "skip"] | None = None,
@@ -79,6 +113,7 @@ def open_remembered(
         data: Others than the run's; then its other options do not count either.
         before: The run's options, if there was one.
         channels: Of the encoder.
+        place: The run, for messages.
         root: Over the run's.
         labels: Over the run's.
         on_error: Over the run's.
@@ -89,7 +124,7 @@ def open_remembered(
     own: dict[str, Any] = dict(before or {}) if data is None else {}
     folder, cache = (Path(own[name]) if own.get(name) else None for name in ("root", "cache"))
     return open_images(
-        data or own["data"],
+        require_readable(own, place) if data is None else data,
         root=root or folder,
         labels=labels or own.get("labels", "auto"),
         channels=cast(Any, channels if channels in (1, 3, 4) else "keep"),

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
+from cl_core.networks.own import OWN, import_path, is_own, representation_width
 from cl_core.networks.trunks import (
     RESNETS,
     create_trunk,
@@ -22,7 +23,7 @@ from cl_core.networks.trunks import (
 )
 from cl_core.networks.weights import find_prefix, load_weights, read_weights
 
-__all__ = ["RESNETS", "SMALL_IMAGE", "Backbone", "Stem", "build_backbone"]
+__all__ = ["RESNETS", "SMALL_IMAGE", "Backbone", "Stem", "build_backbone", "own_backbone"]
 
 SMALL_IMAGE = 64
 """The largest edge, in pixels, for which ``stem="auto"`` takes the CIFAR stem."""
@@ -143,6 +144,8 @@ def build_backbone(
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
     if weights is not None and pretrained:
         raise InputError("give either a weight file or pretrained, not both")
+    if is_own(name):
+        raise InputError(f"{name} is an encoder of your own: give it from Python as encoder=")
     state = None if weights is None else read_weights(weights)
     name = known_name(name)
     trunk = create_trunk(
@@ -182,6 +185,37 @@ def build_backbone(
         "out_features": trunk.out_features,
     }
     return Backbone(net, card)
+
+
+def own_backbone(
+    encoder: nn.Module, *, in_channels: int, image_size: int | None = None
+) -> Backbone:
+    """Take a user's own encoder for a backbone.
+
+    Args:
+        encoder: Maps images ``(n, c, h, w)`` to ``(n, d)``; a :class:`Backbone` stays as it is.
+        in_channels: Of the images.
+        image_size: Edge of the images in pixels.
+
+    Raises:
+        InputError: If the width of its output cannot be told, see
+            :func:`cl_core.networks.own.representation_width`.
+    """
+    if isinstance(encoder, Backbone):
+        return encoder
+    try:
+        width = representation_width(encoder, in_channels=in_channels, image_size=image_size)
+    except ValueError as error:
+        raise InputError(f"the encoder given: {error}") from error
+    card = {
+        "architecture": f"{OWN}{import_path(encoder)}",
+        "in_channels": in_channels,
+        "stem": "imagenet",
+        "image_size": image_size,
+        "output_stride": 32,
+        "out_features": width,
+    }
+    return Backbone(encoder, card)
 
 
 def _has_cifar_stem(state: dict[str, Tensor], net: nn.Module) -> bool:

@@ -8,19 +8,20 @@ folder too.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_core.checks import OptionError, require_positive
 from cl_core.commands.options import hints_of
 from cl_core.errors import InputError
-from cl_core.networks.backbones import RESNETS, Backbone, build_backbone
+from cl_core.networks.backbones import RESNETS, Backbone, build_backbone, own_backbone
 from cl_core.networks.onnx_export import export_onnx
+from cl_core.networks.own import is_own, own_module
 from cl_core.networks.trunks import create_trunk, known_name
 from cl_core.networks.weights import load_weights, mismatches
 from cl_core.runs.card import Card, CardOf, load_model, plain_state, save_model
@@ -105,12 +106,20 @@ class EncoderCard(Card):
             **more,
         }
 
-    def build(self) -> Backbone:
+    def build(self, *, encoder: nn.Module | None = None, allow: Collection[str] = ()) -> Backbone:
         """The encoder with random weights; nothing is downloaded.
 
+        Args:
+            encoder: A user's own encoder again, if the card is of one.
+            allow: Import paths of own encoders that may be imported.
+
         Raises:
-            InputError: If there is no such architecture, or an entry does not suit it.
+            InputError: If there is no such architecture, an entry does not suit it, or it is an
+                own encoder that is neither given nor allowed.
         """
+        if is_own(self.architecture):
+            own = own_module(self.architecture, given=encoder, allow=allow)
+            return own_backbone(own, in_channels=self.in_channels, image_size=self.image_size)
         return build_backbone(
             self.architecture,
             in_channels=self.in_channels,
@@ -143,24 +152,28 @@ def encoder_card(encoder: Backbone, about: Mapping[str, Any] | None = None) -> E
 
 def save_encoder(
     path: Path | str,
-    encoder: Backbone,
+    encoder: nn.Module,
     about: Mapping[str, Any] | None = None,
     *,
     overwrite: bool = False,
+    in_channels: int = 3,
 ) -> None:
     """Write ``encoder`` to the folder ``path``; :func:`load_encoder` reads it back.
 
     Args:
         path: The folder; made with its parents if it does not exist.
-        encoder: What to save.
+        encoder: What to save: a backbone, or an encoder of your own, of which the card keeps the
+            import path.
         about: Entries for the card, see :func:`encoder_card`.
         overwrite: Whether an encoder that lies there is replaced.
+        in_channels: Of the images of an own encoder.
 
     Raises:
         InputError: If an encoder lies there, the card is wrong, or nothing can be written there.
     """
     path = Path(path).expanduser()
     weights, description = path / "model.safetensors", path / "model.json"
+    encoder = own_backbone(encoder, in_channels=in_channels)
     card = encoder_card(encoder, about)
     if not overwrite and (weights.exists() or description.exists()):
         raise InputError(f"{path} already holds a model: choose another folder or overwrite it")
@@ -171,11 +184,15 @@ def save_encoder(
     save_model(path, encoder.trunk, card)
 
 
-def load_encoder(path: Path | str) -> Backbone:
+def load_encoder(
+    path: Path | str, *, encoder: nn.Module | None = None, allow: Collection[str] = ()
+) -> Backbone:
     """Rebuild a saved encoder, on the CPU and in evaluation mode.
 
     Args:
         path: A folder that :func:`save_encoder` wrote, or the run directory of an image encoder.
+        encoder: An encoder of your own again, with any weights, if one was saved.
+        allow: Import paths of own encoders that may be imported, such as ``mine.nets:Net``.
 
     Returns:
         The encoder; its ``card()`` holds the normalisation and the classes, if they were saved.
@@ -188,7 +205,7 @@ def load_encoder(path: Path | str) -> Backbone:
     source = path / "model.json"
     saved = load_model(path, EncoderCard, option="the encoder", any_kind=True)
     try:
-        built = saved.card.build()
+        built = saved.card.build(encoder=encoder, allow=allow)
     except (ValueError, InputError) as error:
         raise InputError(f"{source}: {error}") from error
     name = f"the {built.name} of {source.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -23,11 +24,12 @@ __all__ = [
     "read_weights",
 ]
 
-WRAPPERS = ("module", "model", "backbone", "encoder", "encoder_q", "trunk")
+WRAPPERS = ("module", "model", "backbone", "encoder", "encoder_q", "trunk", "_orig_mod")
 """Names under which training code files an encoder; prefixes made of them may be taken off."""
 
 _PREFIX = re.compile(rf"(?:(?:{'|'.join(WRAPPERS)})\.)*")
-_NESTED = ("state_dict", "model")  # where training checkpoints keep the weights, in this order
+# Where training checkpoints keep the weights, in this order: most, DINO, DirectCLR's last file.
+_NESTED = ("state_dict", "model", "teacher", "backbone")
 _SHOWN = 3  # mismatches named in a message
 
 
@@ -35,7 +37,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     """Read a file of named tensors: safetensors, or a state dict that torch saved.
 
     Nothing in the file is executed: a pickle that holds more than tensors and plain values is
-    refused. A training checkpoint gives the tensors of its ``state_dict`` or ``model`` entry.
+    refused. A training checkpoint gives the tensors of its ``state_dict``, ``model``,
+    ``teacher`` or ``backbone`` entry.
 
     Args:
         path: The file, or a folder with a ``model.safetensors`` (a run directory, an export).
@@ -78,7 +81,9 @@ def _read(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is refused in a moment
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+            # A bag of options, which training scripts leave beside the weights: plain values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is refused, nothing in it was run: it is damaged or holds more than tensors "
@@ -147,10 +152,11 @@ def load_weights(
 ) -> None:
     """Fill ``module`` with ``state``; every weight must fit.
 
-    In this order: the prefix of :func:`find_prefix` is taken off and keys outside it are left
-    alone; entries of the layers ``ignore`` (a classifier) are dropped; a convolution of ``rgb``
-    that has three input channels where the module has another number goes through
-    :func:`adapt_channels`. What is left must have the module's names and shapes.
+    In this order: numbers are replaced by the names of the module's children, where a network was
+    saved as an ``nn.Sequential`` of its children; the prefix of :func:`find_prefix` is taken off
+    and keys outside it are left alone; entries of the layers ``ignore`` (a classifier) are dropped;
+    a convolution of ``rgb`` that has three input channels where the module has another number goes
+    through :func:`adapt_channels`. What is left must have the module's names and shapes.
 
     Args:
         module: Changed in place, and only if everything fits.
@@ -164,6 +170,7 @@ def load_weights(
         InputError: If something does not fit, naming the first such keys and their shapes.
     """
     expected = module.state_dict()
+    state = _named_by_order(module, state)
     prefix = find_prefix(state, expected)
     found = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
     for key in list(found):
@@ -181,6 +188,21 @@ def load_weights(
             "architecture, stem and number of channels"
         )
     module.load_state_dict(found)
+
+
+def _named_by_order(module: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Undo ``nn.Sequential(*net.children())``, under which the children have numbers."""
+    children = [name for name, _ in module.named_children()]
+    if not children or any(name.isdecimal() for name in children):
+        return state
+    renamed = {}
+    for key, value in state.items():
+        prefix = _match(key)
+        number, _, rest = key[len(prefix) :].partition(".")
+        if number.isdecimal() and int(number) < len(children):
+            key = f"{prefix}{children[int(number)]}.{rest}"
+        renamed[key] = value
+    return renamed
 
 
 def _match(key: str) -> str:

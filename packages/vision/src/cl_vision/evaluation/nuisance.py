@@ -16,11 +16,12 @@ from torch import Tensor
 
 from cl_core.evaluation.features import frozen
 from cl_core.evaluation.linear import logistic_accuracy
+from cl_core.networks.devices import best_device
 from cl_core.seeding import derive_seed
 from cl_core.transforms import Normalize
 from cl_vision.data import Images, evaluation_loader
 from cl_vision.digits import transform_digits
-from cl_vision.model import ImageModel, best_device
+from cl_vision.model import ImageModel
 
 __all__ = ["GAINS", "ROTATIONS", "nuisance_scores"]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,16 +20,54 @@ from torch import Tensor, nn
 from cl_core.distributed import sum_over_ranks, world_size
 from cl_core.errors import InputError
 from cl_core.evaluation.features import frozen
+from cl_core.images.batches import Batch, as_batch
 from cl_vision.hcsc import equations as hcsc
 from cl_vision.hcsc.estimate import Encoded, Estimate, encode_shard, estimate
 from cl_vision.hcsc.prototypes import Prototypes, suggest_clusters
 from cl_vision.hyper import HCSCHyper
-from cl_vision.methods.moco import Batch, MoCo, unit_rows
+from cl_vision.methods.moco import MoCo, fitting_queue, projector_card, unit_rows
 from cl_vision.methods.optimisation import OptimizerHyper
 
-__all__ = ["HCSC"]
+if TYPE_CHECKING:
+    from cl_vision.config import PretrainConfig
+
+__all__ = ["HCSC", "prepare", "projector_card"]
 
 _MEASURED = 10  # every how many steps the selection is compared with the labels
+
+
+def prepare(config: PretrainConfig, images: int) -> tuple[PretrainConfig, list[str]]:
+    """Choose what was left open, and fit what a recipe says to fewer images than its own.
+
+    Clusters, queue and warm-up of a recipe are for the data it was made on; on fewer images or
+    epochs they become what this package takes by default, told in the notes. What the user gave
+    stays.
+    """
+    hyper, notes = config.hcsc, []
+    suggested, why = suggest_clusters(images)
+    if not hyper.clusters:
+        hyper = replace(hyper, clusters=suggested)
+    elif max(hyper.clusters) > suggested[0] and config.is_of_recipe("hcsc", "clusters"):
+        notes.append(
+            f"the recipe's clusters {list(hyper.clusters)} became {list(suggested)}: {why}"
+        )
+        hyper = replace(hyper, clusters=suggested)
+    queue, note = fitting_queue(hyper.queue, config.batch_size, images)
+    if note and config.is_of_recipe("hcsc", "queue"):
+        hyper = replace(hyper, queue=queue)
+        notes.append(note)
+    warmup = hyper.warmup_epochs
+    if (
+        warmup is not None
+        and warmup >= config.epochs
+        and config.is_of_recipe("hcsc", "warmup_epochs")
+    ):
+        hyper = replace(hyper, warmup_epochs=None)
+        notes.append(
+            f"the recipe's {warmup} epochs before the first clusters became a tenth of the "
+            f"{config.epochs}"
+        )
+    return replace(config, hcsc=hyper), notes
 
 
 class HCSC(MoCo):
@@ -170,8 +209,8 @@ class HCSC(MoCo):
             self.log(f"selection/level_{level}/precision", share)
         self.log("selection/base_rate", shares[-1])
 
-    def _encode(self, batch: Batch) -> Tensor:
-        images = move_data_to_device(batch.views[0], self.device)
+    def _encode(self, batch: Any) -> Tensor:
+        images = move_data_to_device(as_batch(batch).views[0], self.device)
         if self._trainer is None:
             return unit_rows(self.key(images))
         precision = self.trainer.precision_plugin

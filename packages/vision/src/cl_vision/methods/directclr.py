@@ -15,14 +15,16 @@ import warnings
 import torch
 from torch import fx, nn
 
+from cl_core.networks.own import representation_width
 from cl_core.networks.trunks import is_resnet
+from cl_vision.cards import ProjectorCard
 from cl_vision.hyper import DirectCLRHyper
 from cl_vision.methods.contrast import directclr_loss
 from cl_vision.methods.optimisation import OptimizerHyper
 from cl_vision.methods.projectors import FirstChannels, default_rank
 from cl_vision.methods.simclr import TwoViewModule
 
-__all__ = ["DirectCLR", "advice", "directclr_loss", "ends_in_residual_block"]
+__all__ = ["DirectCLR", "advice", "directclr_loss", "ends_in_residual_block", "projector_card"]
 
 FEW = 16
 """Channels below which a slice is often all zero after a ReLU."""
@@ -32,8 +34,8 @@ class DirectCLR(TwoViewModule):
     """Train ``encoder`` without labels and without a projector.
 
     Args:
-        encoder: Maps images to representations; it should end in a residual block.
-            ``encoder.out_features`` is their width ``d``.
+        encoder: Maps images to representations; it should end in a residual block;
+            their width is ``d``.
         hyper: Hyper-parameters.
         optimizer: Optimiser and schedule.
         seed: Unused: nothing here is random.
@@ -54,7 +56,7 @@ class DirectCLR(TwoViewModule):
         optimizer: OptimizerHyper,
         seed: int = 0,
     ) -> None:
-        width = int(encoder.out_features)  # type: ignore[arg-type]
+        width = representation_width(encoder)
         d0 = default_rank(width) if hyper.d0 is None else hyper.d0
         super().__init__(
             encoder,
@@ -68,6 +70,12 @@ class DirectCLR(TwoViewModule):
         self.notes = advice(encoder, d0, width)
         for note in self.notes:
             warnings.warn(note, stacklevel=2)
+
+
+def projector_card(module: DirectCLR) -> ProjectorCard:
+    """How to rebuild a module's projector."""
+    width = representation_width(module.encoder)
+    return ProjectorCard(kind="first_channels", width=width, d0=module.d0)
 
 
 def advice(encoder: nn.Module, d0: int, width: int) -> tuple[str, ...]:

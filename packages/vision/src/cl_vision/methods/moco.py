@@ -14,7 +14,8 @@ Only parameters are averaged; the key encoder's batch norms follow its own forwa
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -24,32 +25,21 @@ from torch import Tensor, nn
 
 from cl_core.distributed import gather_rows, rank, world_size
 from cl_core.errors import InputError
+from cl_core.images.batches import Batch, as_batch
 from cl_core.losses import info_nce
 from cl_core.networks.heads import build_head
 from cl_core.networks.momentum import FeatureQueue, MomentumEncoder
+from cl_core.networks.own import representation_width
 from cl_core.seeding import derive_seed
+from cl_vision.cards import ProjectorCard
 from cl_vision.hcsc.equations import instance_logits, instance_loss
 from cl_vision.hyper import MoCoHyper
 from cl_vision.methods.optimisation import OptimizerHyper, configure
 
-__all__ = ["Batch", "MoCo", "require_queue", "unit_rows"]
+if TYPE_CHECKING:
+    from cl_vision.config import PretrainConfig
 
-
-@runtime_checkable
-class Batch(Protocol):
-    """What a step needs of a batch of :class:`~cl_core.images.ImageDataset` and its like."""
-
-    @property
-    def views(self) -> Any:
-        """Images ``(n, c, h, w)`` of each view."""
-
-    @property
-    def label(self) -> Any:
-        """Class of each image ``(n,)``, -1 for none."""
-
-    @property
-    def row(self) -> Any:
-        """Number of each image in the data set ``(n,)``."""
+__all__ = ["MoCo", "fitting_queue", "prepare", "projector_card", "require_queue", "unit_rows"]
 
 
 def require_queue(queue: int, batch: int) -> None:
@@ -64,6 +54,34 @@ def require_queue(queue: int, batch: int) -> None:
             f"queue {queue} is {'smaller than' if queue < batch else 'no multiple of'} the batch "
             f"of {batch} images over all devices: set queue to {nearest} or change the batch size"
         )
+
+
+def prepare(config: PretrainConfig, images: int) -> tuple[PretrainConfig, list[str]]:
+    """Fit what a recipe says of the queue to fewer images than its own; told in the notes."""
+    hyper = config.moco
+    queue, note = fitting_queue(hyper.queue, config.batch_size, images)
+    if note and config.is_of_recipe("moco", "queue"):
+        return replace(config, moco=replace(hyper, queue=queue)), [note]
+    return config, []
+
+
+def fitting_queue(queue: int, batch: int, images: int) -> tuple[int, str]:
+    """A queue of a third of the images at most, in whole batches; and why, where it changes."""
+    most = max(1, images // 3 // batch) * batch
+    if queue <= max(most, batch) and queue % batch == 0:
+        return queue, ""
+    kept = min(most, max(1, queue // batch) * batch)
+    return kept, (
+        f"the recipe's queue of {queue:,} keys became {kept:,}: whole batches, and a third of the "
+        f"{images:,} images at most"
+    )
+
+
+def projector_card(module: MoCo) -> ProjectorCard:
+    """How to rebuild a module's projector."""
+    hyper = module.hyper
+    width = representation_width(module.encoder)
+    return ProjectorCard(kind="moco", width=width, dim=hyper.dim, batch_norm=hyper.projector_norm)
 
 
 class MoCo(L.LightningModule):
@@ -85,7 +103,7 @@ class MoCo(L.LightningModule):
         self, encoder: nn.Module, hyper: MoCoHyper, *, optimizer: OptimizerHyper, seed: int = 0
     ) -> None:
         super().__init__()
-        width = int(encoder.out_features)  # type: ignore[arg-type]
+        width = representation_width(encoder)
         self.encoder = encoder
         self.projector = build_head("moco", width, hyper.dim, batch_norm=hyper.projector_norm)
         self.key = MomentumEncoder(nn.Sequential(encoder, self.projector), hyper.momentum)
@@ -106,7 +124,8 @@ class MoCo(L.LightningModule):
             # Replaces what is inside, in place.
             nn.SyncBatchNorm.convert_sync_batchnorm(part)  # type: ignore[no-untyped-call]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        batch = as_batch(batch)
         if batch_idx == 0:
             self._check(batch)
         h, q = self.query(batch.views[0])
@@ -173,6 +192,8 @@ class MoCo(L.LightningModule):
     def _check(self, batch: Batch) -> None:
         if len(batch.views) < 2:
             raise ValueError(f"a step needs two views of every image, got {len(batch.views)}")
+        if self.hyper.mask_own_keys and bool((batch.row < 0).any()):
+            raise InputError("mask_own_keys needs batches that tell each image's row")
         require_queue(self.hyper.queue, len(batch.row) * world_size())
 
 

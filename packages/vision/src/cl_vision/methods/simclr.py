@@ -12,20 +12,23 @@ from typing import Any
 import lightning as L
 from torch import Tensor, nn
 
-from cl_core.images import Sample
+from cl_core.images.batches import views_of
+from cl_core.networks.own import representation_width
+from cl_vision.cards import ProjectorCard
 from cl_vision.hyper import SimCLRHyper
 from cl_vision.methods.contrast import Negatives, two_view_loss
 from cl_vision.methods.optimisation import OptimizerHyper, configure
 from cl_vision.methods.projectors import build_projector
 
-__all__ = ["SimCLR", "TwoViewModule", "two_view_loss"]
+__all__ = ["SimCLR", "TwoViewModule", "projector_card", "title", "two_view_loss"]
 
 
 class TwoViewModule(L.LightningModule):
     """Trains ``encoder`` by a contrast of two views, seen through ``projector``.
 
-    A batch is a :class:`~cl_core.images.Sample` of two views. Every rank contrasts the joint batch,
-    and batch norm is synchronised where there are several accelerators.
+    A batch is a :class:`~cl_core.images.Sample` of two views, or ``([view_1, view_2], labels)``.
+    Every rank contrasts the joint batch, and batch norm is synchronised where there are several
+    accelerators.
 
     Args:
         encoder: Maps images ``(n, c, h, w)`` to representations ``(n, d)``; it is what is kept.
@@ -51,8 +54,8 @@ class TwoViewModule(L.LightningModule):
         self.negatives: Negatives = negatives
         self.optimizer = optimizer
 
-    def training_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
-        r1, r2 = (self.encoder(view) for view in batch.views)
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        r1, r2 = (self.encoder(view) for view in views_of(batch, count=2))
         z1, z2 = self.projector(r1), self.projector(r2)
         loss = two_view_loss(
             z1, z2, temperature=self.temperature, negatives=self.negatives, gather=True
@@ -78,7 +81,7 @@ class SimCLR(TwoViewModule):
     """Train ``encoder`` without labels; evaluation uses its output, not the projector's.
 
     Args:
-        encoder: Maps images to representations; ``encoder.out_features`` is their width.
+        encoder: Maps images to representations ``(n, d)``.
         hyper: Hyper-parameters.
         optimizer: Optimiser and schedule.
         seed: Of the projector's fixed matrix, if it has one.
@@ -97,7 +100,7 @@ class SimCLR(TwoViewModule):
     ) -> None:
         projector = build_projector(
             hyper.projector,
-            int(encoder.out_features),  # type: ignore[arg-type]
+            representation_width(encoder),
             hidden=hyper.hidden,
             dim=hyper.dim,
             rank=hyper.rank,
@@ -111,3 +114,24 @@ class SimCLR(TwoViewModule):
             optimizer=optimizer,
         )
         self.hyper = hyper
+
+
+def projector_card(module: SimCLR) -> ProjectorCard:
+    """How to rebuild a module's projector."""
+    hyper = module.hyper
+    return ProjectorCard(
+        kind=hyper.projector,
+        width=representation_width(module.encoder),
+        hidden=hyper.hidden,
+        dim=hyper.dim,
+        rank=hyper.rank,
+    )
+
+
+def title(hyper: SimCLRHyper) -> str:
+    """The method with its projector, where that is not the usual one."""
+    if hyper.projector == "mlp":
+        return "SimCLR"
+    if hyper.projector == "none":
+        return "SimCLR (no projector)"
+    return f"SimCLR ({hyper.projector.replace('_', '-')} projector)"
