@@ -98,7 +98,8 @@ def sums(
     rows.fill_(0.0 if bounded else -math.inf)
     columns.fill_(0.0 if bounded else -math.inf)
     buffer = _buffer(a, other, size)
-    tile = buffer
+    keep = _is_kept(a, other, bounded, size)
+    kept = none
     with torch.autocast(a.device.type, enabled=False):
         for i, j in _places(len(a), len(other), size, symmetric):
             tile = _tile(a, other, i, j, terms, bounded, buffer)
@@ -107,10 +108,12 @@ def sums(
                 _accumulate(rows[j], tile, 0, bounded)
             elif with_columns:
                 _accumulate(columns[j], tile, 0, bounded)
+            kept = tile if keep else none
+            del tile  # or two would be alive while the next is made
     if bounded:
         rows.log2_()
         columns.log2_()
-    return rows, columns, tile if _is_kept(a, other, bounded, size) else none
+    return rows, columns, kept
 
 
 def shapes(
@@ -169,6 +172,7 @@ def gradients(
         for i, j in _places(len(a), len(other), size, symmetric):
             tile = kept if keep else _tile(a, other, i, j, terms, bounded, first)
             g = _gradient(tile, of_rows, of_columns, i, j, bounded, second)
+            del tile
             add_product(grad_a[i], g, other[j])
             # A symmetric tile on the diagonal holds both directions already.
             if (symmetric and i != j) or (needs_b and not symmetric):
