@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from cl_core.losses import info_nce, nt_xent, sup_con
 RANKS, PAIRS, STEPS = 2, 6, 5
 LABELS = torch.tensor([0, 1, 0, 2, 3, 0, 4, 0, 1, 1, 0, 5])  # 2, 3, 4 and 5 occur once
 ONE_RANK = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])  # no positive on the second rank
+UNLABELLED = torch.tensor([0, -1, 1, 0, 0, -1, -1, 0, 1, -1, 2, -1])  # three classes
 LONE = torch.arange(RANKS * PAIRS)
 
 
@@ -33,12 +35,23 @@ BANK = draw(7, 3, seed=9)
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings of two views, row numbers -> loss
 
 
-def supervised(labels: Tensor | None, views: int = 2, **options: str) -> Loss:
+MASK = draw(RANKS * PAIRS, RANKS * PAIRS, seed=4) > 1.1  # some rows are empty, on both ranks
+
+
+def supervised(
+    labels: Tensor | None, views: int = 2, mask: Tensor | None = None, **options: Any
+) -> Loss:
     def loss(a: Tensor, b: Tensor, at: Tensor) -> Tensor:
-        y = None if labels is None else labels[at]
-        return sup_con(torch.stack([a, b][:views], 1), y, 0.2, gather=True, block_size=5, **options)
+        y, m = (None if x is None else x[at] for x in (labels, mask))
+        features = torch.stack([a, b][:views], 1)
+        return sup_con(features, y, 0.2, mask=m, gather=True, block_size=5, **options)
 
     return loss
+
+
+def learnable(a: Tensor, b: Tensor, _: Tensor) -> Tensor:
+    tau = 0.1 + gather_rows(a).mean().square()  # equal on all ranks
+    return nt_xent(a, b, tau, gather=True) + info_nce(a, b, tau, gather=True, block_size=5)
 
 
 LOSSES: dict[str, Loss] = {
@@ -58,6 +71,21 @@ LOSSES: dict[str, Loss] = {
     "sup_con, one view, zero": supervised(LABELS, views=1, no_positive="zero"),
     "sup_con, positives on one rank": supervised(ONE_RANK, views=1),
     "sup_con, no positive": supervised(LONE, views=1),
+    "sup_con, some unlabelled": supervised(UNLABELLED),
+    "sup_con inside classes": supervised(
+        UNLABELLED, positives="own", denominator="own_class", min_classes=3
+    ),
+    "sup_con without false negatives": supervised(UNLABELLED, denominator="no_false_negatives"),
+    "sup_con, too few classes": supervised(UNLABELLED, min_classes=4),
+    "sup_con of a mask": supervised(None, mask=MASK),
+    "sup_con of a mask, one view": supervised(None, views=1, mask=MASK),
+    "sup_con of a mask without false negatives": supervised(
+        None, mask=MASK, positives="own", denominator="no_false_negatives"
+    ),
+    "sup_con of a mask, first view as anchor": supervised(
+        None, mask=MASK, denominator="own_class", contrast="one"
+    ),
+    "learnable temperature": learnable,
 }
 
 

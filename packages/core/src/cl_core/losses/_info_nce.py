@@ -6,9 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_core.distributed import gather_rows, sum_over_ranks, world_size
-from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows, similarities
-from cl_core.losses._tiles import cross_log_sums, log_sums
+from cl_core.distributed import gather_rows, rank, sum_over_ranks, world_size
+from cl_core.losses._log_sums import cross_log_sums, log_sums
+from cl_core.losses._rows import (
+    check_temperature,
+    is_bounded,
+    one_positive,
+    scaled_rows,
+    similarities,
+)
 
 __all__ = ["info_nce"]
 
@@ -16,7 +22,7 @@ __all__ = ["info_nce"]
 def info_nce(
     query: Float[Tensor, "n d"],
     keys: Float[Tensor, "n d"],
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     *,
     negatives: Float[Tensor, "q d"] | None = None,
     in_batch: bool | None = None,
@@ -38,7 +44,7 @@ def info_nce(
         query: Embeddings of any length.
         keys: Row ``i`` is the positive of query ``i``. Gradients flow into the keys too; detach
             them where they come from a momentum encoder.
-        temperature: $\tau > 0$.
+        temperature: $\tau > 0$; a tensor of one element gets its gradient.
         negatives: A bank of further negatives for every query, such as MoCo's queue.
         in_batch: Whether the other queries' keys are negatives. By default they are if and only if
             no bank is given: ``negatives=queue`` alone is MoCo's loss.
@@ -86,21 +92,25 @@ def info_nce(
             "negatives: enlarge the batch or pass negatives"
         )
     bounded = is_bounded(temperature)
-    q, k = scaled_rows(query, temperature), scaled_rows(keys, temperature)
-    positives = similarities(q, k)
+    queries, positives = scaled_rows(query, temperature), scaled_rows(keys, temperature)
+    q, k = queries[0], positives[0]
+    s = similarities(queries, positives, temperature)
+    first = rank() * n if world > 1 else 0
+    partner = torch.arange(first, first + n, device=q.device)
     if symmetric and world == 1:
-        log_q, log_k = cross_log_sums(q, k, bounded=bounded, block_size=block_size)
-        return (log_q + log_k).mean() / 2 - positives.mean()
-    log_z = positives
-    if in_batch:
-        candidates = gather_rows(k) if world > 1 else k
-        log_z = log_sums(q, candidates, bounded=bounded, block_size=block_size)
+        log_q, log_k = cross_log_sums(q, k, partner=partner, bounded=bounded, block_size=block_size)
+        return ((one_positive(log_q, s) + one_positive(log_k, s)).mean() / 2).to(q.dtype)
+
+    def log_rest(a: Tensor, b: Tensor) -> Tensor:
+        others = gather_rows(b) if world > 1 else b
+        return log_sums(a, others, partner=partner, bounded=bounded, block_size=block_size)
+
+    rests = [log_rest(q, k)] if in_batch else []
     if negatives is not None:
-        bank = scaled_rows(negatives, temperature)
-        log_bank = log_sums(q, bank, bounded=bounded, block_size=block_size)
-        log_z = torch.logaddexp(log_z, log_bank)
+        bank, _ = scaled_rows(negatives, temperature)
+        rests.append(log_sums(q, bank, bounded=bounded, block_size=block_size))
+    loss = one_positive(torch.logaddexp(*rests) if len(rests) > 1 else rests[0], s).mean()
     if symmetric:
-        log_k = log_sums(k, gather_rows(q), bounded=bounded, block_size=block_size)
-        log_z = (log_z + log_k) / 2
-    loss = log_z.mean() - positives.mean()
-    return loss if world == 1 else sum_over_ranks(loss / world)
+        loss = (loss + one_positive(log_rest(k, q), s).mean()) / 2
+    loss = loss if world == 1 else sum_over_ranks(loss / world)
+    return loss.to(q.dtype)

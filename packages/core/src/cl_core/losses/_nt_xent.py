@@ -7,8 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_core.distributed import gather_rows, rank, sum_over_ranks, world_size
-from cl_core.losses._rows import check_temperature, is_bounded, scaled_rows, similarities
-from cl_core.losses._tiles import log_sums, self_log_sums
+from cl_core.losses._log_sums import log_sums, self_log_sums
+from cl_core.losses._rows import (
+    check_temperature,
+    is_bounded,
+    one_positive,
+    scaled_rows,
+    similarities,
+)
 
 __all__ = ["nt_xent"]
 
@@ -16,7 +22,7 @@ __all__ = ["nt_xent"]
 def nt_xent(
     z1: Float[Tensor, "n d"],
     z2: Float[Tensor, "n d"],
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
     *,
     gather: bool = False,
     block_size: int | None = None,
@@ -31,7 +37,7 @@ def nt_xent(
     Args:
         z1: Embeddings of view one, any length; row ``i`` pairs with row ``i`` of ``z2``.
         z2: Embeddings of view two.
-        temperature: $\tau > 0$.
+        temperature: $\tau > 0$; a tensor of one element gets its gradient.
         gather: Contrast against the rows of all ranks. Each rank takes its own rows as anchors;
             the value, the same on every rank, and the gradient after DDP's averaging are
             those of the joint batch in one process. Every rank needs the same ``n``.
@@ -57,14 +63,17 @@ def nt_xent(
     if n * world < 2:
         raise ValueError(f"nt_xent needs at least 2 pairs, got {n}: a lone pair has no negative")
     bounded = is_bounded(temperature)
-    a, b = scaled_rows(z1, temperature), scaled_rows(z2, temperature)
+    (a, squares1), (b, squares2) = scaled_rows(z1, temperature), scaled_rows(z2, temperature)
     z = torch.cat([a, b])
+    first = 0 if world == 1 else rank() * 2 * n
+    partner = torch.arange(first, first + 2 * n, device=z.device).roll(n)  # p(i)
     if world == 1:
-        log_z = self_log_sums(z, bounded=bounded, block_size=block_size)
+        log_rest = self_log_sums(z, partner=partner, bounded=bounded, block_size=block_size)
     else:
-        log_z = log_sums(
-            z, gather_rows(z), own=rank() * 2 * n, bounded=bounded, block_size=block_size
+        log_rest = log_sums(
+            z, gather_rows(z), own=first, partner=partner, bounded=bounded, block_size=block_size
         )
-    positives = similarities(a, b)  # s_ip(i), which both rows of a pair share
-    loss = log_z.mean() - positives.mean()
-    return loss if world == 1 else sum_over_ranks(loss / world)
+    positives = similarities((a, squares1), (b, squares2), temperature)  # of both rows of a pair
+    loss = one_positive(log_rest, positives.repeat(2)).mean()
+    loss = loss if world == 1 else sum_over_ranks(loss / world)
+    return loss.to(z.dtype)

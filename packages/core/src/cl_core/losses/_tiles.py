@@ -1,10 +1,10 @@
 r"""Row-wise log-sums of a similarity matrix that never exists as a whole.
 
-Every contrastive loss here needs $\log Z_i = \log \sum_k 2^{t_{ik}}$ with $T = A B^\top$; all the
-rest is linear in the batch. ($2^t$ costs a quarter of $e^s$ on a CPU, so the rows come scaled such
-that $t = s / \log 2$.) The matrix is visited in square tiles of constant size: forward keeps only
-$\log Z$, backward computes each tile again, turns it into $G = \partial\ell / \partial T$ and adds
-$G B$ and $G^\top A$ to the gradients. Memory is that of the embeddings plus a few tiles.
+Every contrastive loss here needs $\log_2 Z_i = \log_2 \sum_k 2^{t_{ik}}$ with $T = A B^\top$; all
+the rest is linear in the batch. ($2^t$ costs a quarter of $e^s$ on a CPU, so the rows come scaled
+such that $t = s / \log 2$.) The matrix is visited in square tiles of constant size: forward keeps
+only $\log_2 Z$, backward computes each tile again, turns it into $G = \partial\ell / \partial T$
+and adds $G B$ and $G^\top A$ to the gradients. Memory is that of the embeddings plus a few tiles.
 
 - Symmetric case, $B = A$ without the diagonal: only tiles on and above the diagonal are visited; a
   tile above it serves as rows and, transposed, as columns. It takes half the products of the
@@ -13,146 +13,175 @@ $G B$ and $G^\top A$ to the gradients. Memory is that of the embeddings plus a f
   exponential without a shift serves rows and columns. At colder temperatures each row and each
   column has its own running maximum.
 - A matrix of one tile is kept for backward.
+- Terms left out of the sums (a row's own, its partner's, what a `Choice` drops) are $-\infty$ in
+  $T$.
+- Tiles are float32 (or as wide as the rows); the sums of a row are added up in float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from cl_core.losses._rows import wide
 from cl_core.matmul import add_product, inner
 
-__all__ = ["BOUND", "cross_log_sums", "log_sums", "self_log_sums"]
-
-BOUND = 32.0  # largest |s| of the bounded case
-_ROWS_OF_TILE = {"cpu": 2048}  # 16 MB in float32; 1024 gains 10 % on idle cores, loses on busy ones
-_ROWS_OF_DEVICE_TILE = 4096  # 64 MB in float32: enough work to hide the launches
+__all__ = ["Choice", "Terms", "gradients", "shapes", "sums"]
 
 
-def self_log_sums(
-    z: Float[Tensor, "n d"], *, bounded: bool, block_size: int | None
-) -> Float[Tensor, " n"]:
-    r"""Return $\log \sum_{k \ne i} 2^{z_i^\top z_k}$ for every row."""
-    return _log_sums(z, None, 0, False, bounded, block_size)[0]
+class Choice(NamedTuple):
+    """Which columns belong to a row: told from their samples and classes, tile by tile.
 
-
-def log_sums(
-    a: Float[Tensor, "n d"],
-    b: Float[Tensor, "m d"],
-    *,
-    bounded: bool,
-    block_size: int | None,
-    own: int | None = None,
-) -> Float[Tensor, " n"]:
-    r"""Return $\log \sum_k 2^{a_i^\top b_k}$ for every row of ``a``.
-
-    With ``own``, row ``i`` of ``a`` is itself row ``own + i`` of ``b`` and that term is left out.
+    Attributes:
+        keep: ``"same"`` keeps the columns of the row's own sample and of its class; ``"other"``
+            keeps those of its own sample and of all other classes.
+        samples: Number of the sample of each row.
+        samples_of_columns: The same of each column.
+        classes: Class of each row; None where ``mask`` says what is of a class.
+        classes_of_columns: The same of each column.
+        mask: Whether sample ``first_sample + i`` takes sample ``j`` for its own class.
+        first_sample: The sample that the first row of the mask speaks of.
     """
-    return _log_sums(a, b, own, False, bounded, block_size)[0]
+
+    keep: Literal["same", "other"]
+    samples: Tensor
+    samples_of_columns: Tensor
+    classes: Tensor | None = None
+    classes_of_columns: Tensor | None = None
+    mask: Tensor | None = None
+    first_sample: int = 0
+
+    def dropped(self, i: slice, j: slice) -> Tensor:
+        """Return the tile's mask of what does not belong."""
+        rows, columns = self.samples[i, None], self.samples_of_columns[j]
+        if self.mask is not None:
+            same = self.mask[rows - self.first_sample, columns]
+        else:
+            assert self.classes is not None
+            assert self.classes_of_columns is not None
+            same = self.classes[i, None] == self.classes_of_columns[j]
+        if self.keep == "same":
+            same.logical_not_()
+        return same.logical_and_(rows != columns)
 
 
-def cross_log_sums(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, bounded: bool, block_size: int | None
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
-    r"""Return the log-sums over the rows and over the columns of $2^{A B^\top}$ from one visit."""
-    rows, columns = _log_sums(a, b, None, True, bounded, block_size)
-    assert columns is not None
-    return rows, columns
+class Terms(NamedTuple):
+    """The terms of the sums: all pairs of a row and a column but those named here.
+
+    Attributes:
+        own: Row ``i`` is itself column ``own + i``; None where no row is a column.
+        partner: One more column that each row leaves out, -1 for none. In the symmetric case, and
+            where the columns are summed too, the partner's partner is the row.
+        choice: What else is left out.
+    """
+
+    own: int | None = None
+    partner: Tensor | None = None
+    choice: Choice | None = None
 
 
-def _log_sums(
+def sums(
+    a: Tensor, b: Tensor | None, terms: Terms, with_columns: bool, bounded: bool, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the base-2 log-sums of the rows, those of the columns, and a tile to keep.
+
+    ``b`` None is the symmetric case. Columns that are not asked for, and the tile if the matrix
+    has several, are empty.
+    """
+    symmetric, other = b is None, a if b is None else b
+    rows, columns, none = shapes(a, b, with_columns, bounded, 0)
+    # Base-2 logarithms where a shift is needed, plain sums where not.
+    rows.fill_(0.0 if bounded else -math.inf)
+    columns.fill_(0.0 if bounded else -math.inf)
+    buffer = _buffer(a, other, size)
+    keep = _is_kept(a, other, bounded, size)
+    kept = none
+    with torch.autocast(a.device.type, enabled=False):
+        for i, j in _places(len(a), len(other), size, symmetric):
+            tile = _tile(a, other, i, j, terms, bounded, buffer)
+            _accumulate(rows[i], tile, 1, bounded)
+            if symmetric and i != j:
+                _accumulate(rows[j], tile, 0, bounded)
+            elif with_columns:
+                _accumulate(columns[j], tile, 0, bounded)
+            kept = tile if keep else none
+            del tile  # or two would be alive while the next is made
+    if bounded:
+        rows.log2_()
+        columns.log2_()
+    return rows, columns, kept
+
+
+def shapes(
+    a: Tensor, b: Tensor | None, with_columns: bool, bounded: bool, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tensors of the shapes and types that `sums` returns, of any content."""
+    other = a if b is None else b
+    kept = (len(a), len(other)) if _is_kept(a, other, bounded, size) else (0, 0)
+    columns = len(other) if with_columns else 0
+    return (
+        a.new_empty(len(a), dtype=wide(a)),
+        a.new_empty(columns, dtype=wide(a)),
+        a.new_empty(kept),
+    )
+
+
+def gradients(
     a: Tensor,
     b: Tensor | None,
-    own: int | None,
+    terms: Terms,
     with_columns: bool,
     bounded: bool,
-    block_size: int | None,
-) -> tuple[Tensor, Tensor | None]:
-    if block_size is None:
-        block_size = _ROWS_OF_TILE.get(a.device.type, _ROWS_OF_DEVICE_TILE)
-    elif block_size < 1:
-        raise ValueError(f"block_size must be at least 1 row, got {block_size}")
-    result = _LogSums.apply(a, b, own, with_columns, bounded, block_size)
-    return cast("tuple[Tensor, Tensor | None]", result)
+    size: int,
+    saved: tuple[Tensor, ...],
+    grads: tuple[Tensor, Tensor],
+    needs_b: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``a`` and ``b`` (empty if not needed).
 
-
-class _LogSums(torch.autograd.Function):
-    """Log-sums over the rows and, if asked for, over the columns; ``b`` None is the symmetric case.
-
-    There the columns' sums and gradients are the same tensors as those of the rows.
+    Args:
+        a: As it was given to `sums`, as are all arguments up to ``size``.
+        b: As given.
+        terms: As given.
+        with_columns: As given.
+        bounded: As given.
+        size: As given.
+        saved: What `sums` returned.
+        grads: The gradients of the rows' and the columns' log-sums.
+        needs_b: Whether ``b`` wants its gradient.
     """
+    rows, columns, kept = saved
+    grad_rows, grad_columns = grads
+    symmetric, other = b is None, a if b is None else b
+    of_rows = _scales(rows, grad_rows, bounded, a.dtype)
+    of_columns = None
+    if symmetric:
+        of_columns = of_rows
+    elif with_columns:
+        of_columns = _scales(columns, grad_columns, bounded, a.dtype)
+    grad_a = torch.zeros_like(a)
+    grad_b = torch.zeros_like(other) if needs_b and not symmetric else a.new_empty(0, 0)
+    target = grad_a if symmetric else grad_b
+    first, second = _buffer(a, other, size), _buffer(a, other, size)
+    keep = _is_kept(a, other, bounded, size)
+    with torch.autocast(a.device.type, enabled=False):
+        for i, j in _places(len(a), len(other), size, symmetric):
+            tile = kept if keep else _tile(a, other, i, j, terms, bounded, first)
+            g = _gradient(tile, of_rows, of_columns, i, j, bounded, second)
+            del tile
+            add_product(grad_a[i], g, other[j])
+            # A symmetric tile on the diagonal holds both directions already.
+            if (symmetric and i != j) or (needs_b and not symmetric):
+                add_product(target[j], g.T, a[i])
+    return grad_a, grad_b
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        a: Tensor,
-        b: Tensor | None,
-        own: int | None,
-        with_columns: bool,
-        bounded: bool,
-        size: int,
-    ) -> tuple[Tensor, Tensor | None]:
-        symmetric, other = b is None, a if b is None else b
-        # Base-2 logarithms where a shift is needed, plain sums where not.
-        start = 0.0 if bounded else -math.inf
-        rows = a.new_full((len(a),), start)
-        columns = a.new_full((len(other),), start) if with_columns else None
-        buffer = _buffer(a, other, size)
-        tile = None
-        with torch.autocast(a.device.type, enabled=False):
-            for i, j in _places(len(a), len(other), size, symmetric):
-                tile = _tile(a, other, i, j, own, bounded, buffer)
-                _accumulate(rows[i], tile, 1, bounded)
-                if symmetric and i != j:
-                    _accumulate(rows[j], tile, 0, bounded)
-                elif columns is not None:
-                    _accumulate(columns[j], tile, 0, bounded)
-        if bounded:
-            rows.log2_()
-            columns = None if columns is None else columns.log2_()
-        one_tile = bounded and max(len(a), len(other)) <= size
-        ctx.save_for_backward(a, b, rows, columns, tile if one_tile else None)
-        ctx.own, ctx.bounded, ctx.size = own, bounded, size
-        return rows * math.log(2), None if columns is None else columns * math.log(2)
 
-    @staticmethod
-    def backward(
-        ctx: Any, grad_rows: Tensor, grad_columns: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        # `once_differentiable` looks at grad_rows alone: where that is a constant, as under a mean,
-        # it would let a wrong second derivative pass.
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "this loss can be differentiated once only: call backward without create_graph=True"
-            )
-        a, b, rows, columns, kept = ctx.saved_tensors
-        symmetric, other = b is None, a if b is None else b
-        row_weights = _weights(rows, grad_rows, ctx.bounded)
-        if symmetric:
-            columns, column_weights = rows, row_weights
-        elif columns is not None and grad_columns is not None:
-            column_weights = _weights(columns, grad_columns, ctx.bounded)
-        grad_a = torch.zeros_like(a)
-        grad_b = grad_a if symmetric else torch.zeros_like(b) if ctx.needs_input_grad[1] else None
-        first, second = _buffer(a, other, ctx.size), _buffer(a, other, ctx.size)
-        with torch.autocast(a.device.type, enabled=False):
-            for i, j in _places(len(a), len(other), ctx.size, symmetric):
-                tile = kept
-                if tile is None:
-                    tile = _tile(a, other, i, j, ctx.own, ctx.bounded, first)
-                of_rows = (rows[i, None], row_weights[i, None])
-                of_columns = None if columns is None else (columns[j], column_weights[j])
-                g = _gradient(tile, of_rows, of_columns, ctx.bounded, second)
-                add_product(grad_a[i], g, other[j])
-                # A symmetric tile on the diagonal holds both directions already.
-                if grad_b is not None and not (symmetric and i == j):
-                    add_product(grad_b[j], g.T, a[i])
-        return grad_a, None if symmetric else grad_b, None, None, None, None
+def _is_kept(a: Tensor, b: Tensor, bounded: bool, size: int) -> bool:
+    return bounded and max(len(a), len(b)) <= size
 
 
 def _places(n: int, m: int, size: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
@@ -166,37 +195,53 @@ def _buffer(a: Tensor, b: Tensor, size: int) -> Tensor:
 
 
 def _tile(
-    a: Tensor, b: Tensor, i: slice, j: slice, own: int | None, bounded: bool, buffer: Tensor
+    a: Tensor, b: Tensor, i: slice, j: slice, terms: Terms, bounded: bool, buffer: Tensor
 ) -> Tensor:
-    """Return $T$ (or $2^T$ where bounded) of one tile, without the rows' own terms."""
+    """Return $T$ (or $2^T$ where bounded) of one tile, without the terms left out."""
     rows, columns = a[i], b[j]
     out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
     t = inner(rows, columns, out=out)
-    if own is not None:
-        t.diagonal(own + i.start - j.start).fill_(-math.inf)
+    if terms.own is not None:
+        t.diagonal(terms.own + i.start - j.start).fill_(-math.inf)
+    if terms.partner is not None:
+        column = terms.partner[i, None] - j.start
+        inside = (column >= 0) & (column < len(columns))
+        column = column.clamp(0, len(columns) - 1)
+        t.scatter_(1, column, t.gather(1, column).masked_fill_(inside, -math.inf))
+    if terms.choice is not None:
+        t.masked_fill_(terms.choice.dropped(i, j), -math.inf)
     return t.exp2_() if bounded else t
 
 
-def _accumulate(sums: Tensor, tile: Tensor, dim: int, bounded: bool) -> None:
+def _accumulate(totals: Tensor, tile: Tensor, dim: int, bounded: bool) -> None:
     """Add a tile's sums; where not bounded, both are base-2 logarithms."""
     if bounded:
-        sums += tile.sum(dim)
+        totals += tile.sum(dim)
         return
-    # A row of a tile may hold nothing but its own, excluded term.
+    # A row of a tile may hold nothing but terms left out.
     top = tile.amax(dim, keepdim=True).clamp_min_(torch.finfo(tile.dtype).min)
-    log = (tile - top).exp2_().sum(dim).log2_() + top.squeeze(dim)
-    torch.logaddexp2(sums, log, out=sums)
+    log = (tile - top).exp2_().sum(dim).to(totals.dtype).log2_() + top.squeeze(dim)
+    torch.logaddexp2(totals, log, out=totals)
 
 
-def _weights(log: Tensor, grad: Tensor, bounded: bool) -> Tensor:
-    weights = grad * math.log(2)
-    return weights.mul_((-log).exp2_()) if bounded else weights
+def _scales(log: Tensor, grad: Tensor, bounded: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    r"""Return $h$ and $w$ with $w 2^{t - h} = g 2^t / Z$, $h$ exact in the tile's type.
+
+    An empty sum has the logarithm $-\infty$ and passes no gradient on.
+    """
+    empty = log.isinf()
+    log = log.masked_fill(empty, 0)
+    shift = torch.zeros_like(log, dtype=dtype) if bounded else log.to(dtype)
+    weight = grad.masked_fill(empty, 0) * (shift - log).exp2_()
+    return shift, weight.to(dtype)
 
 
 def _gradient(
     tile: Tensor,
     rows: tuple[Tensor, Tensor],
     columns: tuple[Tensor, Tensor] | None,
+    i: slice,
+    j: slice,
     bounded: bool,
     buffer: Tensor,
 ) -> Tensor:
@@ -204,9 +249,9 @@ def _gradient(
     g = buffer[: tile.numel()].view(tile.shape)
     if bounded:
         if columns is None:
-            return torch.mul(tile, rows[1], out=g)
-        return torch.add(rows[1], columns[1], out=g).mul_(tile)
-    torch.sub(tile, rows[0], out=g).exp2_().mul_(rows[1])
+            return torch.mul(tile, rows[1][i, None], out=g)
+        return torch.add(rows[1][i, None], columns[1][j], out=g).mul_(tile)
+    torch.sub(tile, rows[0][i, None], out=g).exp2_().mul_(rows[1][i, None])
     if columns is not None:
-        g.add_(tile.sub_(columns[0]).exp2_().mul_(columns[1]))
+        g.add_(tile.sub_(columns[0][j]).exp2_().mul_(columns[1][j]))
     return g
