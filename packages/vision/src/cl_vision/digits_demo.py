@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import yaml
 
 from cl_core.commands.outcome import slug, text_table
 from cl_core.report import Report
@@ -18,17 +14,9 @@ from cl_vision.collapse.spectrum import spectra
 from cl_vision.config import DemoConfig, EvaluateConfig, PretrainConfig
 from cl_vision.data import open_images
 from cl_vision.evaluation.measures import Measured, measure
-from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, SimCLRHyper
 from cl_vision.saved import Trained
 
 __all__ = ["demo_runs", "write_demo"]
-
-_GROUPS = {
-    "simclr": SimCLRHyper,
-    "directclr": DirectCLRHyper,
-    "moco": MoCoHyper,
-    "hcsc": HCSCHyper,
-}
 
 _COLLAPSE = (
     "Both train the same network on the same views; the loss of the first sees all 128 channels of "
@@ -54,13 +42,15 @@ _CLUSTERS = (
 
 def demo_runs(config: DemoConfig) -> list[PretrainConfig]:
     """Give the options of the four trainings, those of the recipes for digits."""
-    alone = replace(_recipe("simclr-digits", config), out=config.out / "no-projector")
-    return [
-        replace(alone, simclr=replace(alone.simclr, projector="none")),
-        _recipe("directclr-digits", config),
-        _recipe("mocov2-digits", config),
-        _recipe("hcsc-digits", config),
-    ]
+    alone, directclr, moco, hcsc = (
+        _recipe(name, config) for name in ("simclr", "directclr", "mocov2", "hcsc")
+    )
+    alone = replace(
+        alone,
+        out=config.out / "no-projector",
+        simclr=replace(alone.simclr, projector="none"),
+    )
+    return [alone, directclr, replace(moco, out=config.out / "moco"), hcsc]
 
 
 def write_demo(
@@ -110,28 +100,14 @@ def write_demo(
 
 
 def _recipe(name: str, config: DemoConfig) -> PretrainConfig:
-    text = (importlib.resources.files("cl_vision.recipes") / f"{name}.yaml").read_text("utf-8")
-    options: dict[str, Any] = yaml.safe_load(text)
-    for group, kind in _GROUPS.items():
-        if group in options:
-            options[group] = kind(**_tuples(options[group]))
-    options |= {
-        "out": config.out / options["method"],
-        "recipe": name,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "overwrite": config.overwrite,
-        "trainer": config.trainer,
-    }
-    made = PretrainConfig(**options)
-    warmup = made.hcsc.warmup_epochs
-    if warmup is not None and warmup >= config.epochs:  # of a shorter demo
-        made = replace(made, hcsc=replace(made.hcsc, warmup_epochs=config.epochs // 2))
-    return made
-
-
-def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    return PretrainConfig.from_recipe(
+        f"{name}-digits",
+        out=config.out / name,
+        epochs=config.epochs,
+        seed=config.seed,
+        overwrite=config.overwrite,
+        trainer=config.trainer,
+    )
 
 
 def _collapse_rows(measured: Sequence[Measured]) -> list[dict[str, object]]:

@@ -28,7 +28,6 @@ __all__ = [
     "flat_options",
     "hints_of",
     "lacking_fields",
-    "nested_options",
     "takes_objects",
 ]
 
@@ -94,20 +93,6 @@ def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
         else:
             flat[prefix + name] = value
     return flat
-
-
-def nested_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Make groups of dotted names; those that are nested already stay."""
-    nested: dict[str, Any] = {}
-    for name, value in options.items():
-        group, _, rest = name.partition(".")
-        content = nested_options(value) if isinstance(value, Mapping) else value
-        if rest:
-            content = nested_options({rest: content})
-        if isinstance(content, dict) and isinstance(nested.get(group), dict):
-            content = {**nested[group], **content}
-        nested[group] = content
-    return nested
 
 
 @cache

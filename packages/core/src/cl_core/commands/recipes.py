@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cl_core.checks import OptionError, near
-from cl_core.commands.options import nested_options
 from cl_core.tables.documents import parse_yaml
 
-__all__ = ["read_recipe", "recipe_names", "verb_of"]
+__all__ = ["nested_options", "read_recipe", "recipe_names", "verb_of"]
 
 
 def verb_of(config_class: type) -> str:
@@ -51,6 +50,20 @@ def read_recipe(config_class: type, name: str) -> dict[str, Any]:
         owner = " and ".join(_verbs(content))
         raise OptionError(f"--recipe: {name} is a recipe of {owner}, not of {verb}; {there}")
     return nested_options({key: value for key, value in content.items() if key != "verb"})
+
+
+def nested_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Make groups of dotted names; those that are nested already stay."""
+    nested: dict[str, Any] = {}
+    for name, value in options.items():
+        group, _, rest = name.partition(".")
+        content = nested_options(value) if isinstance(value, Mapping) else value
+        if rest:
+            content = nested_options({rest: content})
+        if isinstance(content, dict) and isinstance(nested.get(group), dict):
+            content = {**nested[group], **content}
+        nested[group] = content
+    return nested
 
 
 def _verbs(content: Mapping[str, Any]) -> list[str]:

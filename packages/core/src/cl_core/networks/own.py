@@ -103,8 +103,10 @@ def representation_width(
         for size in (image_size,) if image_size else _TRIED:
             try:
                 with torch.no_grad():
-                    zeros = torch.zeros(1, channels, size, size).to(parameter)
-                    seen: Tensor = encoder(zeros)
+                    images = torch.zeros(
+                        1, channels, size, size, dtype=parameter.dtype, device=parameter.device
+                    )
+                    seen: Tensor = encoder(images)
             except (RuntimeError, ValueError, AssertionError) as error:
                 told = error
                 continue

@@ -101,7 +101,7 @@ class Training:
             statistics,
             channels=images.channels,
             augmentation=config.augmentation,
-            multi_crop=config.method == "hcsc" and config.hcsc.multi_crop,
+            multi_crop=getattr(getattr(config, config.method), "multi_crop", False),
             digits=images.is_digits,
         )
         loader = training_loader(
