@@ -124,18 +124,18 @@ def test_views_follow_the_paper_and_the_size():
     assert [blurs(v) for v in views("simclr")] == [[0.5], [0.5]]
     assert [blurs(v) for v in views("directclr")] == [[1.0], [0.1]]
     assert [blurs(v) for v in views("moco")] == [[0.5], [0.5]]
-    for method in ("simclr", "directclr", "moco", "hcsc"):
+    for method in ("simclr", "directclr", "moco"):
         assert [blurs(v) for v in views(method, 32)] == [[], []]
     assert [blurs(v) for v in views("simclr", augmentation="directclr")] == [[1.0], [0.1]]
 
 
 def test_multi_crop_gives_four_smaller_views():
-    crops = training_views("hcsc", 112, COLOUR, channels=3, multi_crop=True)
+    crops = training_views("moco", 112, COLOUR, channels=3, multi_crop=True)
     image = torch.randint(0, 256, (3, 130, 120), dtype=torch.uint8)
     torch.manual_seed(0)
     assert [crop(image).shape[-1] for crop in crops] == [112, 112, 96, 80, 64, 48]
     with pytest.raises(InputError, match="multi_crop"):
-        training_views("hcsc", 8, GREY, channels=1, multi_crop=True, digits=True)
+        training_views("moco", 8, GREY, channels=1, multi_crop=True, digits=True)
 
 
 def test_small_images_are_measured_without_enlarging_them():
