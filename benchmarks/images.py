@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from cl_core import transforms
 from cl_core.images import DecodeCache, ImageDataset, list_images, read_image
 from cl_core.loader import make_loader
+from cl_core.transforms import IMAGENET
+from cl_vision.methods.views import simclr
 
 BATCH, WORKERS, SIZE = 32, 2, 224
 
@@ -73,7 +74,7 @@ def pipelines(folder: Path, rounds: int) -> list[tuple[float, float]]:
         num_workers=WORKERS,
         persistent_workers=True,
     )
-    recipe = transforms.simclr(SIZE, statistics=transforms.IMAGENET)
+    recipe = simclr(SIZE, statistics=IMAGENET)
     ours = make_loader(
         ImageDataset(list_images(folder)).views(2, recipe),
         batch_size=BATCH,
@@ -145,7 +146,7 @@ def main() -> None:
         "| pipeline | images/s (median) |",
         "|---|---|",
         f"| lightly `SimCLRTransform`, torchvision `ImageFolder` | {rates[0]:.0f} |",
-        f"| `cl_core` `simclr`, `ImageDataset`, `make_loader` | {rates[1]:.0f} |",
+        f"| `cl_vision` `simclr`, `ImageDataset`, `make_loader` | {rates[1]:.0f} |",
         "",
         f"Ratio of a round, ours to lightly's: median **{statistics.median(ratios):.2f}**, from "
         f"{ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} rounds taken in turns.",

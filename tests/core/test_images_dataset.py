@@ -19,7 +19,7 @@ from cl_core.transforms import (
     CenterCrop,
     ColorJitter,
     RandomResizedCrop,
-    simclr,
+    crop_and_flip,
     to_unit_range,
 )
 
@@ -68,12 +68,12 @@ def test_each_view_can_have_its_own_transform(folder):
 
 
 def test_images_without_labels_work(folder):
-    dataset = ImageDataset(list_images(folder / "oat")).views(2, simclr(32))
+    dataset = ImageDataset(list_images(folder / "oat")).views(2, crop_and_flip(32))
     assert dataset[0].label == -1
 
 
 def test_a_batch_has_the_fields_of_a_sample(folder):
-    dataset = ImageDataset(list_images(folder)).views(2, simclr(32))
+    dataset = ImageDataset(list_images(folder)).views(2, crop_and_flip(32))
     batch = next(iter(make_loader(dataset, batch_size=8, shuffle=True, workers=0, seed=1)))
     assert isinstance(batch, Sample)
     assert [tuple(view.shape) for view in batch.views] == [(8, 3, 32, 32)] * 2

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from cl_core.errors import InputError
+from cl_core.images import MAX_PIXELS
 from cl_core.transforms import IMAGENET, GaussianBlur, Statistics
+from cl_vision.config import PretrainConfig
 from cl_vision.data import (
     Images,
     evaluation_loader,
@@ -122,18 +124,18 @@ def test_views_follow_the_paper_and_the_size():
     assert [blurs(v) for v in views("simclr")] == [[0.5], [0.5]]
     assert [blurs(v) for v in views("directclr")] == [[1.0], [0.1]]
     assert [blurs(v) for v in views("moco")] == [[0.5], [0.5]]
-    for method in ("simclr", "directclr", "moco", "hcsc"):
+    for method in ("simclr", "directclr", "moco"):
         assert [blurs(v) for v in views(method, 32)] == [[], []]
     assert [blurs(v) for v in views("simclr", augmentation="directclr")] == [[1.0], [0.1]]
 
 
 def test_multi_crop_gives_four_smaller_views():
-    crops = training_views("hcsc", 112, COLOUR, channels=3, multi_crop=True)
+    crops = training_views("moco", 112, COLOUR, channels=3, multi_crop=True)
     image = torch.randint(0, 256, (3, 130, 120), dtype=torch.uint8)
     torch.manual_seed(0)
     assert [crop(image).shape[-1] for crop in crops] == [112, 112, 96, 80, 64, 48]
     with pytest.raises(InputError, match="multi_crop"):
-        training_views("hcsc", 8, GREY, channels=1, multi_crop=True, digits=True)
+        training_views("moco", 8, GREY, channels=1, multi_crop=True, digits=True)
 
 
 def test_small_images_are_measured_without_enlarging_them():
@@ -176,6 +178,74 @@ def test_unreadable_files_are_left_out_or_named(folder):
     stopped: Images = open_images(folder)
     with pytest.raises(InputError, match=r"oat/3\.png"):
         list(evaluation_loader(stopped, evaluation_view(8, None), batch_size=20))
+
+
+def floats(folder: Path, *, high: float = 255.0) -> str:
+    rng = np.random.default_rng(0)
+    for kind in "ab":
+        (folder / kind).mkdir(parents=True)
+        for number in range(6):
+            values = rng.uniform(0.2 * high, 0.9 * high, (12, 12)).astype(np.float32)
+            Image.fromarray(values).save(folder / kind / f"{number}.tif")
+    return str(folder)
+
+
+def test_float_images_outside_the_unit_range_are_refused_or_scaled(tmp_path):
+    data = floats(tmp_path / "x")
+    with pytest.raises(InputError, match=r"outside 0 to 1; say .*value_range=255"):
+        measure_statistics(open_images(data), "data")
+    for asked, kept in ((255, 255.0), ("auto", (0.0, 255.0)), ((0.0, 510.0), (0.0, 510.0))):
+        images = open_images(data, value_range=asked)
+        assert images.value_range == kept
+        mean = measure_statistics(images, "data").mean[0]
+        assert mean == pytest.approx(0.55 if asked != (0.0, 510.0) else 0.275, abs=0.02)
+        views = training_views("simclr", 8, COLOUR, channels=3)
+        torch.manual_seed(0)
+        assert all(views[0](images.dataset[row].views[0]).std() > 0.01 for row in range(12))
+    told = open_images(data, value_range="auto").summary()
+    assert "values of 32-bit files: 0 becomes 0, 255 becomes 1" in told
+    assert open_images(data, value_range="auto", cache=tmp_path / "c").dataset[0].views[0].max() < 1
+
+
+def test_the_range_is_measured_on_the_images_trained_on(tmp_path):
+    floats(tmp_path / "x" / "train", high=4095.0)
+    floats(tmp_path / "x" / "test", high=60000.0)
+    images = open_images(str(tmp_path / "x"), value_range="auto")
+    assert images.value_range == (0.0, 4095.0)
+    train, test = images.train_and_test(0.2, seed=0)
+    assert train.dataset[0].views[0].max() < 1
+    with pytest.raises(InputError, match="outside 0 to 4095"):
+        test.dataset[0]
+    write(tmp_path / "bytes", ["a/0.png", "b/1.png"])
+    assert open_images(str(tmp_path / "bytes"), value_range="auto").value_range is None
+
+
+def test_a_class_of_one_image_does_not_block_the_split(tmp_path):
+    names = [f"{kind}/{n}.png" for kind in ("a", "b") for n in range(10)]
+    images = open_images(write(tmp_path / "x", [*names, "rare/0.png"]))
+    train, test = images.train_and_test(0.2, seed=0)
+    assert "rare/0.png" in train.names
+    assert len(test) == 4
+    assert train.summary()[-1] == (
+        "classes of too few images, or groups of them, to be tested too; all their images are "
+        "trained on: rare (1)"
+    )
+    assert images.summary()[1:] == []
+
+
+def test_splits_and_the_largest_image_are_options(tmp_path):
+    data = write(tmp_path / "x", ["train/a/0.png", "train/b/1.png", "test/a/2.png", "more/3.png"])
+    with pytest.raises(InputError, match=r"splits=folder .* or splits=none"):
+        open_images(data)
+    assert len(open_images(data, splits="folder")) == 3
+    assert open_images(data, splits="none").table.classes == ("more", "test", "train")
+    assert len(open_images(data, splits="folder", max_pixels=144).training()) == 2
+    with pytest.raises(InputError, match=r"144 pixels, more than max_pixels=143"):
+        open_images(data, splits="none", max_pixels=143).dataset[0]
+
+
+def test_the_defaults_of_the_options_are_cores():
+    assert PretrainConfig(data="x", out="y").max_pixels == MAX_PIXELS
 
 
 def test_digits_are_one_channel_with_their_split():

@@ -27,6 +27,9 @@ __all__ = [
     "TrainingOptions",
 ]
 
+ValueRange = float | tuple[float, float] | Literal["auto"] | None
+"""As of :func:`cl_core.images.open_images`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):
@@ -40,7 +43,13 @@ class DataOptions(Options):
             `none`, or another column of the manifest. Training never reads them.
         channels: 3 for colour, 1 for grey, 4 for colour and opacity, or `keep` for as many as the
             first image has.
+        splits: Folders called train, val or test (or Training, dev, ...) hold splits. Where other
+            folders lie beside them, `folder` takes them so, `none` takes every folder as a class,
+            and `auto` asks if both may be meant.
         on_error: At a file that cannot be read `stop`, or `skip` it and tell.
+        max_pixels: Width times height of the largest image that is decoded.
+        value_range: Values of 32-bit files that become 0 and 1: `255` for 0 to 255, `[-50,50]`, or
+            `auto` to measure the training images. By default they must lie in [0, 1].
         cache: Folder for decoded images: each file is then decoded once, not once an epoch. For
             small images.
         workers: Processes that prepare batches.
@@ -50,7 +59,10 @@ class DataOptions(Options):
     root: Path | None = None
     labels: str = "auto"
     channels: Literal[1, 3, 4, "keep"] = 3
+    splits: Literal["auto", "folder", "none"] = "auto"
     on_error: Literal["stop", "skip"] = "stop"
+    max_pixels: int = 100_000_000
+    value_range: ValueRange = None
     cache: Path | None = None
     workers: int = 0
 
@@ -242,14 +254,20 @@ class SavedRunOptions(EncoderOptions):
         data: Other images than the run was trained on.
         root: Folder that a manifest's paths start at; by default the run's.
         labels: As for `pretrain`; by default the run's.
+        splits: As for `pretrain`; by default the run's.
         on_error: At a file that cannot be read `stop`, or `skip` it and tell; by default the run's.
+        max_pixels: As for `pretrain`; by default the run's.
+        value_range: As for `pretrain`; by default the run's, of other images too.
     """
 
     run: Path
     data: Source | None = None
     root: Path | None = None
     labels: str | None = None
+    splits: Literal["auto", "folder", "none"] | None = None
     on_error: Literal["stop", "skip"] | None = None
+    max_pixels: int | None = None
+    value_range: ValueRange = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,7 +363,10 @@ class SpectrumConfig(EncoderOptions):
         out: Where to write; by default `spectrum` inside the first run directory.
         images: At most so many are looked at, evenly spaced.
         relative: Draw values relative to the largest of each spectrum.
+        splits: As for `pretrain`; by default the run's.
         on_error: At a file that cannot be read `stop`, or `skip` it and tell.
+        max_pixels: As for `pretrain`; by default the run's.
+        value_range: As for `pretrain`; by default the run's, of other images too.
     """
 
     run: tuple[Path, ...] | Path
@@ -354,7 +375,10 @@ class SpectrumConfig(EncoderOptions):
     out: Path | None = None
     images: int = 10_000
     relative: bool = False
+    splits: Literal["auto", "folder", "none"] | None = None
     on_error: Literal["stop", "skip"] = "stop"
+    max_pixels: int | None = None
+    value_range: ValueRange = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from cl_core.images import ImageTable, Sample
-from cl_core.transforms import Normalize, Statistics
+from cl_core.transforms.scaling import Normalize, Statistics
 
 __all__ = ["DIGITS", "DigitImages", "DigitViews", "load_digits", "transform_digits"]
 

@@ -78,8 +78,11 @@ def pretrain(
         config.data,
         root=config.root,
         labels=config.labels,
+        splits=config.splits,
         channels=config.channels,
         on_error=config.on_error,
+        max_pixels=config.max_pixels,
+        value_range=config.value_range,
         cache=config.cache,
         threads=max(2, config.workers),
     ).training()
@@ -174,14 +177,19 @@ def evaluate(config: EvaluateConfig, *, encoder: nn.Module | None = None) -> Out
         metrics = flat_scores(scores)
         rows = metric_table([{"model": name, **figures} for name, figures in scores.items()])
         histories = {name: one.history for name, one in trained.items()}
-        notes = [*images.summary(), f"{len(train):,} images to learn from, {len(test):,} to test"]
+        notes = [
+            images.summary()[0],
+            *train.summary()[1:],
+            f"{len(train):,} images to learn from, {len(test):,} to test",
+        ]
         if images.table.splits is None:
             notes.append(
                 "The images had no split: the encoder was trained, without labels, on all of them."
             )
         pages.comparison_page(run, rows, measured, test, histories, notes=notes)
         run.save_metrics(metrics)
-    return Outcome(out=run.path, metrics=metrics, lines=text_table(rows))
+    lines = [*train.summary()[1:], *text_table(rows)]
+    return Outcome(out=run.path, metrics=metrics, lines=lines)
 
 
 def embed(config: EmbedConfig, *, encoder: nn.Module | None = None) -> Outcome:
@@ -251,7 +259,10 @@ def spectrum(config: SpectrumConfig, *, encoder: nn.Module | None = None) -> Out
             channels,
             place=first,
             root=config.root,
+            splits=config.splits,
             on_error=config.on_error,
+            max_pixels=config.max_pixels,
+            value_range=config.value_range,
         ),
         config.images,
     )

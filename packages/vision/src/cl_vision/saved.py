@@ -10,9 +10,11 @@ import numpy as np
 from torch import nn
 
 from cl_core.errors import InputError
+from cl_core.images import MAX_PIXELS
+from cl_core.images.split_names import SplitChoice
 from cl_core.runs import Run
 from cl_core.runs.record import require_readable
-from cl_vision.config import EncoderOptions, SavedRunOptions
+from cl_vision.config import EncoderOptions, SavedRunOptions, ValueRange
 from cl_vision.data import Images, open_images
 from cl_vision.model import ImageModel, Own, load_any_encoder
 
@@ -93,7 +95,10 @@ def images_of(config: SavedRunOptions, trained: Mapping[str, Trained]) -> Images
         place=config.run,
         root=config.root,
         labels=config.labels,
+        splits=config.splits,
         on_error=config.on_error,
+        max_pixels=config.max_pixels,
+        value_range=config.value_range,
     )
 
 
@@ -105,30 +110,41 @@ def open_remembered(
     place: Path = Path(),
     root: Path | None,
     labels: str | None = None,
+    splits: SplitChoice | None = None,
     on_error: Literal["stop", "skip"] | None = None,
+    max_pixels: int | None = None,
+    value_range: ValueRange = None,
 ) -> Images:
     """Open images, by default those of an earlier run, read as it read them.
 
     Args:
-        data: Others than the run's; then its other options do not count either.
+        data: Others than the run's; then its other options do not count either, but for
+            ``value_range``, by which the model was trained.
         before: The run's options, if there was one.
         channels: Of the encoder.
         place: The run, for messages.
-        root: Over the run's.
-        labels: Over the run's.
-        on_error: Over the run's.
+        root: Over the run's, as are the others.
+        labels: Where classes come from.
+        splits: Whether folders are splits.
+        on_error: What to do about a file that cannot be read.
+        max_pixels: The largest image to decode.
+        value_range: The values of 32-bit files that become 0 and 1.
 
     Raises:
         InputError: If they are not there or cannot be read.
     """
     own: dict[str, Any] = dict(before or {}) if data is None else {}
+    scale = (before or {}).get("value_range") if value_range is None else value_range
     folder, cache = (Path(own[name]) if own.get(name) else None for name in ("root", "cache"))
     return open_images(
         require_readable(own, place) if data is None else data,
         root=root or folder,
         labels=labels or own.get("labels", "auto"),
+        splits=splits or own.get("splits", "auto"),
         channels=cast(Any, channels if channels in (1, 3, 4) else "keep"),
         on_error=on_error or own.get("on_error", "stop"),
+        max_pixels=max_pixels or own.get("max_pixels", MAX_PIXELS),
+        value_range=tuple(scale) if isinstance(scale, list) else scale,
         cache=cache,
     )
 

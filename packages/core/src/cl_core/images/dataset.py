@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -121,6 +121,10 @@ class ImageDataset(Dataset[Sample]):
         if n < 1 or len(transforms) != n:
             raise ValueError(f"{n} views need a transform or {n}, got {len(transforms)}")
         return self._like(self.table, transforms)
+
+    def select(self, rows: Iterable[int]) -> ImageDataset:
+        """The images of some rows, numbered anew."""
+        return self._like(self.table.select(rows), self.transforms)
 
     def checked(self, *, threads: int = 2) -> ImageDataset:
         """Decode every file once; drop those that cannot be read, or stop at the first.

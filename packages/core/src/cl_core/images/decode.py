@@ -17,7 +17,7 @@ from torch import Tensor
 from cl_core.images.decoding import Channels, Decoding, ValueRange
 from cl_core.images.opening import MAX_PIXELS, UnreadableImageError, open_image
 
-__all__ = ["decode_image", "decode_images", "read_image", "read_images"]
+__all__ = ["decode_image", "decode_images", "read_image", "read_images", "stored_range"]
 
 
 def read_image(
@@ -119,6 +119,26 @@ def decode_images(
             yield from pool.map(read, files[start : start + block])
 
 
+def stored_range(
+    path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS
+) -> tuple[float, float] | None:
+    """The least and largest value of a 32-bit file; none for others, which are not decoded.
+
+    Raises:
+        UnreadableImageError: Naming the file.
+    """
+    with open_image(path, max_pixels=max_pixels) as image:
+        if not _is_deep(image):
+            return None
+        values = np.array(image)
+        return float(values.min()), float(values.max())
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether values have no range of their own. Older Pillow gives 16-bit PNG as 32-bit."""
+    return image.mode in ("F", "I") and image.format not in ("PNG", "PPM")
+
+
 def _pixels(image: Image.Image, channels: Channels) -> NDArray[Any]:
     """Rows, columns, channels; writable."""
     alpha = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
@@ -137,11 +157,10 @@ def _pixels(image: Image.Image, channels: Channels) -> NDArray[Any]:
 
 def _deep_pixels(image: Image.Image, decoding: Decoding, source: str) -> NDArray[Any]:
     values = np.array(image).astype(np.float32)[..., None]
-    # Older Pillow gives 16-bit PNG and PGM as 32-bit integers.
-    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
-        values /= 65535
+    if _is_deep(image):
+        values = decoding.scaled(values, source, whole=image.mode == "I")
     else:
-        values = decoding.scaled(values, source, whole=image.mode[0] == "I")
+        values /= 65535
     if decoding.channels in (1, "keep"):
         return values
     values = np.repeat(values, int(decoding.channels), axis=2)

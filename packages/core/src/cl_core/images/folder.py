@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from cl_core.errors import InputError
 from cl_core.images.opening import EXTENSIONS
+from cl_core.images.split_names import SplitChoice, split_folders
 from cl_core.images.table import ImageTable
 from cl_core.tables.labels import class_names, encode_labels
 
@@ -25,10 +26,12 @@ _OTHER_PICTURES = frozenset({
 # fmt: on
 """What a user may take for an image too; counted and told unless it is read."""
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
-
-def read_folder(root: Path, labels: Literal["auto", "folder", "none"] = "auto") -> ImageTable:
+def read_folder(
+    root: Path,
+    labels: Literal["auto", "folder", "none"] = "auto",
+    splits: SplitChoice = "auto",
+) -> ImageTable:
     """List a folder; see :func:`cl_core.images.list_images`."""
     names, notes = find_images(root)
     if not names:
@@ -37,29 +40,46 @@ def read_folder(root: Path, labels: Literal["auto", "folder", "none"] = "auto") 
             f"{root}: no image in this folder or below it (looked for "
             f"{' '.join(sorted(EXTENSIONS))}{told}); check the path"
         )
-    parts = [name.split("/") for name in names]
-    splits: tuple[str, ...] | None = None
-    if all(len(part) > 1 and part[0].lower() in _SPLITS for part in parts):
-        splits = tuple(_SPLITS[part[0].lower()] for part in parts)
-        parts = [part[1:] for part in parts]
-    loose = sum(len(part) == 1 for part in parts)
-    if labels == "auto" and 0 < loose < len(parts):
-        raise InputError(
-            f"{root}: {loose} images lie beside the class folders, such as "
-            f"{next(n for n, part in zip(names, parts, strict=True) if len(part) == 1)}; move them "
-            "into a class, or say labels=folder (they have none) or labels=none (nothing has)"
-        )
+    decided = split_folders([name.split("/") for name in names], splits, str(root))
+    sides = decided.splits or ("all",) * len(names)
+    kept = [row for row, side in enumerate(sides) if side]
+    names, sides = [names[row] for row in kept], tuple(sides[row] for row in kept)
+    parts = [decided.within[row] for row in kept]
+    flat = _flat_sides(root, names, parts, sides, labels)
     cells = ["" if labels == "none" or len(part) == 1 else part[0] for part in parts]
     classes = class_names(cells)
+    if decided.splits is not None and classes:
+        notes += [f"the images of {side} lie in no class folder: no labels" for side in flat]
     return ImageTable(
         source=str(root),
         root=str(root),
         files=tuple(os.path.join(root, name) for name in names),  # noqa: PTH118 - a million of them
         labels=encode_labels(cells, classes, source=str(root)),
         classes=classes,
-        splits=splits,
-        notes=tuple(notes),
+        splits=None if decided.splits is None else sides,
+        notes=(*notes, *decided.notes),
     )
+
+
+def _flat_sides(
+    root: Path,
+    names: Sequence[str],
+    parts: Sequence[Sequence[str]],
+    sides: Sequence[str],
+    labels: str,
+) -> list[str]:
+    """The splits without class folders; a split with some is refused, unless decided."""
+    loose = Counter(side for side, part in zip(sides, parts, strict=True) if len(part) == 1)
+    totals = Counter(sides)
+    for side, count in loose.items():
+        if labels == "auto" and count < totals[side]:
+            rows = zip(names, parts, sides, strict=True)
+            first = next(name for name, part, own in rows if len(part) == 1 and own == side)
+            raise InputError(
+                f"{root}: {count} images lie beside the class folders, such as {first}; move them "
+                "into a class, or say labels=folder (they have none) or labels=none (nothing has)"
+            )
+    return sorted(side for side, count in loose.items() if count == totals[side])
 
 
 def find_images(root: Path) -> tuple[list[str], list[str]]:

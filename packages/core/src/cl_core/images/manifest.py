@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cl_core.errors import InputError
+from cl_core.images.split_names import split_name
 from cl_core.images.table import ImageTable
 from cl_core.tables.files import Column, Table, read_table
 from cl_core.tables.labels import class_names, encode_labels
@@ -57,7 +58,9 @@ def read_manifest(
         ),
         classes=classes,
         groups=tuple(kept["group"]) if "group" in kept else None,
-        splits=tuple(kept["split"]) if "split" in kept else None,
+        splits=tuple(split_name(cell) or cell for cell in kept["split"])
+        if "split" in kept
+        else None,
         notes=tuple(notes),
         columns={name: tuple(values[row] for row in rows) for name, values in others.items()},
     )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from cl_core.checks import require_one_of
 from cl_core.errors import InputError
 from cl_core.images.folder import read_folder
 from cl_core.images.manifest import read_manifest
+from cl_core.images.split_names import SplitChoice
 from cl_core.images.table import ImageTable
 from cl_core.tables.files import TABLE_SUFFIXES
+from cl_core.tables.labels import UNLABELLED
 
 __all__ = ["list_images"]
 
@@ -22,6 +29,7 @@ def list_images(
     columns: Mapping[str, str] | None = None,
     labels: Literal["auto", "folder", "none"] = "auto",
     on_error: Literal["stop", "skip"] = "stop",
+    splits: SplitChoice = "auto",
 ) -> ImageTable:
     """List the images of a folder or of a manifest; decodes none.
 
@@ -33,8 +41,10 @@ def list_images(
 
     - images in sub-folders: the first sub-folder is the class;
     - images in the folder itself: no labels;
-    - all sub-folders are called ``train``, ``val`` (``valid``, ``validation``) or ``test``: these
-      are the splits, and the folders in them the classes.
+    - sub-folders called ``train`` (``training``), ``val`` (``valid``, ``validation``, ``dev``) or
+      ``test`` (``testing``), in any case, are splits, and the folders in them the classes; images
+      that lie in a split itself have no label. What holds where other folders lie beside them is
+      told by :func:`cl_core.images.split_names.split_folders`.
 
     A **manifest** is a table that :func:`cl_core.tables.files.read_table` reads (``.csv``,
     ``.tsv``, ``.txt``, ``.parquet``) with a column ``image`` and, as far as known, ``label``,
@@ -50,6 +60,8 @@ def list_images(
         labels: For a folder: ``folder`` makes sub-folders classes and images outside them
             unlabelled, ``none`` ignores them. ``auto`` decides as above and refuses a mixture.
         on_error: For a manifest: ``skip`` drops the rows whose file is missing, and notes them.
+        splits: ``auto`` as above; ``folder`` takes what is called like a split as one, ``none``
+            takes every folder as a class, and of a manifest ignores the column.
 
     Returns:
         The table; never empty.
@@ -58,9 +70,11 @@ def list_images(
         InputError: If there is nothing to read, no image, a column is missing, a file of a
             manifest is missing, or an image occurs with two labels, groups or splits.
     """
+    require_one_of("splits", splits, ("auto", "folder", "none"))
+    require_one_of("labels", labels, ("auto", "folder", "none"))
     path = Path(data)
     if path.is_dir():
-        return read_folder(path, labels)
+        return _told(read_folder(path, labels, splits))
     if not path.exists():
         raise InputError(f"{path}: no such folder or manifest; check the path")
     if not path.name.lower().endswith(TABLE_SUFFIXES):
@@ -69,4 +83,24 @@ def list_images(
             f"({', '.join(TABLE_SUFFIXES)}); give one of these"
         )
     roots = [path.parent] if root is None else [root] if isinstance(root, str | Path) else root
-    return read_manifest(path, [Path(each) for each in roots], columns or {}, on_error)
+    table = read_manifest(path, [Path(each) for each in roots], columns or {}, on_error)
+    return _told(replace(table, splits=None) if splits == "none" else table)
+
+
+def _told(table: ImageTable) -> ImageTable:
+    """With a note on classes that only images held out have: no model can learn them."""
+    if "train" not in (table.splits or ()):
+        return table
+    sides = np.asarray(table.splits)
+    trained = set(table.labels[sides == "train"].tolist())
+    if not trained - {UNLABELLED}:
+        return table
+    notes = []
+    for side in sorted(set(sides.tolist()) - {"train"}):
+        counts = Counter(table.labels[sides == side].tolist())
+        alone = [k for k in sorted(counts) if k != UNLABELLED and k not in trained]
+        if alone:
+            told = ", ".join(f"{table.classes[k]} ({counts[k]} images)" for k in alone[:5])
+            more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+            notes.append(f"classes in {side} that train has not: {told}{more}")
+    return table.noting(notes)

@@ -6,8 +6,9 @@ import csv
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from cl_core.runs import write_atomic
 
 __all__ = [
     "fold_by_group",
+    "rare_classes",
     "refuse_shared_groups",
     "refuse_shared_pixels",
     "split_by_group",
@@ -35,6 +37,7 @@ def split_by_group(
     *,
     seed: int,
     allow_missing: bool = False,
+    rare: Literal["refuse", "first"] = "refuse",
     classes: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Deal whole groups to splits so that each class is spread by ``fractions``.
@@ -50,6 +53,8 @@ def split_by_group(
             they sum to 1.
         seed: Any integer; the same gives the same split.
         allow_missing: Accept splits that lack a class.
+        rare: What to do about classes of fewer groups than there are splits: ``refuse``, or give
+            all their groups to the ``first`` split; :func:`rare_classes` tells which these are.
         classes: Names of the classes, for the error.
 
     Returns:
@@ -69,16 +74,17 @@ def split_by_group(
     order = _deal_order(counts, np.random.default_rng(seed))
     totals: Counter[int] = Counter(y.tolist())
     left = Counter(label for group in counts.values() for label in group)  # groups, not images
-    if not allow_missing:
-        _require_groups(left, len(names), classes)
+    few = {label for label, n in left.items() if label >= 0 and n < len(names)}
+    if few and rare == "refuse" and not allow_missing:
+        raise _too_few(few, left, len(names), classes)
     # below[s][c]: images of class c that split s still lacks
     below = {name: {c: share * n for c, n in totals.items()} for name, share in fractions.items()}
     held: dict[str, set[int]] = {name: set() for name in names}
     chosen: dict[str | int, str] = {}
     for group in order:
         own = sorted(counts[group], key=lambda label: (totals[label], label))
-        open_names = names
-        for label in own:
+        open_names = names[:1] if rare == "first" and few & set(own) else names
+        for label in own if len(open_names) > 1 else ():
             without = [name for name in names if label not in held[name]]
             if without and label >= 0 and left[label] <= len(without):
                 open_names = without
@@ -91,7 +97,7 @@ def split_by_group(
             left[label] -= 1
     if not allow_missing:
         for name in names:
-            lost = sorted(label for label in totals if label >= 0 and label not in held[name])
+            lost = sorted(c for c in totals if c >= 0 and c not in held[name] | few)
             if lost:
                 raise InputError(
                     f"split '{name}' has no image of class {_name(lost[0], classes)}, whose groups "
@@ -99,6 +105,21 @@ def split_by_group(
                 )
     keys = _keys(len(y), groups)
     return tuple(chosen[key] for key in keys)
+
+
+def rare_classes(
+    labels: Sequence[int] | NDArray[np.int64], groups: Sequence[str] | None, splits: int
+) -> dict[int, int]:
+    """The classes of fewer groups than ``splits``, with their number of groups.
+
+    Args:
+        labels: Class per image, -1 for none.
+        groups: As of :func:`split_by_group`.
+        splits: How many.
+    """
+    counts = _count(np.asarray(labels, dtype=np.int64), groups)
+    held = Counter(label for group in counts.values() for label in group)
+    return {label: n for label, n in sorted(held.items()) if label >= 0 and n < splits}
 
 
 def fold_by_group(
@@ -233,14 +254,15 @@ def _deal_order(
     return sorted(groups, key=rank)  # stable: equals stay shuffled
 
 
-def _require_groups(left: Mapping[int, int], splits: int, classes: Sequence[str]) -> None:
-    short = sorted(label for label, count in left.items() if label >= 0 and count < splits)
-    if short:
-        told = ", ".join(f"{_name(label, classes)} ({left[label]})" for label in short[:5])
-        raise InputError(
-            f"{len(short)} classes have fewer groups than the {splits} splits: {told}; gather "
-            "more groups, merge classes, use fewer splits, or allow splits without them"
-        )
+def _too_few(
+    few: Iterable[int], groups: Mapping[int, int], splits: int, classes: Sequence[str]
+) -> InputError:
+    short = sorted(few)
+    told = ", ".join(f"{_name(label, classes)} ({groups[label]})" for label in short[:5])
+    return InputError(
+        f"{len(short)} classes have fewer groups than the {splits} splits: {told}; gather more "
+        "groups, merge classes, or use fewer splits"
+    )
 
 
 def _name(label: int, classes: Sequence[str]) -> str:

@@ -1,14 +1,53 @@
-"""Mean and spread of each channel, for the normalisation that nothing here does by itself."""
+"""What is measured of the images that are trained on: mean and spread, and the range of values."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from cl_core.errors import InputError
 from cl_core.images.dataset import ImageDataset
-from cl_core.transforms import Statistics
+from cl_core.images.decode import stored_range
+from cl_core.images.decoding import full_scale
+from cl_core.images.opening import MAX_PIXELS, UnreadableImageError
+from cl_core.transforms.scaling import Statistics
 
-__all__ = ["channel_statistics"]
+__all__ = ["channel_statistics", "measure_value_range"]
+
+
+def measure_value_range(
+    files: Sequence[str], *, max_images: int = 5000, max_pixels: int = MAX_PIXELS
+) -> tuple[float, float] | None:
+    """The full scale that holds the values of 32-bit files, whose type does not tell it.
+
+    Files that cannot be read are passed over: whoever reads them next tells.
+
+    Args:
+        files: Of the images that are trained on.
+        max_images: Of a larger set so many are measured, evenly spaced.
+        max_pixels: The largest image to decode.
+
+    Returns:
+        What becomes 0 and 1, by :func:`cl_core.images.decoding.full_scale`; ``None`` if no file
+        is of this kind.
+
+    Raises:
+        InputError: If the values are not finite.
+    """
+    rows = np.unique(np.linspace(0, len(files) - 1, min(len(files), max_images)).astype(int))
+    least, most = np.inf, -np.inf
+    for row in rows.tolist():
+        try:
+            found = stored_range(files[row], max_pixels=max_pixels)
+        except UnreadableImageError:
+            continue
+        if found is not None:
+            if not np.isfinite(sum(found)):
+                raise InputError(f"{files[row]}: it holds values that are not finite; mend it")
+            least, most = min(least, found[0]), max(most, found[1])
+    return full_scale(least, most) if least <= most else None
 
 
 def channel_statistics(dataset: ImageDataset, *, max_images: int = 5000) -> Statistics:

@@ -102,7 +102,11 @@ class ImageTable:
         return replace(self, notes=(*self.notes, *notes))
 
     def of_split(self, split: str) -> ImageTable:
-        """The rows of one split.
+        """The table of one split; see :meth:`rows_of`."""
+        return self.select(self.rows_of(split))
+
+    def rows_of(self, split: str) -> list[int]:
+        """Where the images of one split stand.
 
         Raises:
             InputError: If there is no such split, naming those there are.
@@ -114,7 +118,7 @@ class ImageTable:
                 f"{self.source}: no image in split '{split}' ({present}); "
                 "name another, or give a manifest with a column 'split'"
             )
-        return self.select(row for row, name in enumerate(self.splits) if name == split)
+        return [row for row, name in enumerate(self.splits) if name == split]
 
     def with_classes(self, classes: Sequence[str]) -> ImageTable:
         """The same images with the class numbers of a model.

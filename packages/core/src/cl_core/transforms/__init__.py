@@ -1,7 +1,6 @@
-"""Augmentations on tensors, for any number of channels, and the papers' recipes made of them.
+"""Augmentations on tensors, for any number of channels.
 
-Everything draws from torch's generator and leaves its argument as it was. The pieces need torch
-alone; the recipes build on torchvision (``cl-core[images]``), imported when one is called.
+Everything draws from torch's generator and leaves its argument as it was.
 """
 
 import lazy_loader
@@ -13,23 +12,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "colour": [
             "ColorJitter",
             "Grayscale",
+            "Solarize",
             "adjust_brightness",
             "adjust_contrast",
             "adjust_hue",
             "adjust_saturation",
             "luminance",
         ],
-        "geometry": ["Geometry", "RandomResizedCrop"],
-        "recipes": [
-            "crop_and_flip",
-            "directclr",
-            "evaluation",
-            "hcsc_multi_crop",
-            "moco_v1",
-            "moco_v2",
-            "simclr",
-            "supercon",
-        ],
+        "geometry": ["Geometry", "RandomResizedCrop", "Resize"],
         "scaling": ["IMAGENET", "CenterCrop", "Normalize", "Statistics", "to_unit_range"],
+        "standard": ["SMALL", "crop_and_flip", "evaluation", "evaluation_view", "sequence"],
     },
 )

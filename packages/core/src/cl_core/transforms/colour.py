@@ -23,6 +23,7 @@ from cl_core.transforms.scaling import to_unit_range
 __all__ = [
     "ColorJitter",
     "Grayscale",
+    "Solarize",
     "adjust_brightness",
     "adjust_contrast",
     "adjust_hue",
@@ -156,3 +157,26 @@ class Grayscale(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class Solarize(nn.Module):
+    """With probability ``p``, invert what is at least as bright as ``threshold``.
+
+    Args:
+        p: Probability.
+        threshold: In [0, 1]; BYOL's 128 of 255.
+    """
+
+    def __init__(self, p: float = 0.2, *, threshold: float = 128 / 255) -> None:
+        super().__init__()
+        self.p, self.threshold = p, threshold
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Solarise one uint8 or float ``(c, h, w)`` image; the result is float."""
+        x = to_unit_range(image)
+        if torch.rand(()) >= self.p:
+            return x
+        return torch.where(x >= self.threshold, 1 - x, x)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, threshold={self.threshold:g}"

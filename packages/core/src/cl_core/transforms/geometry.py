@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Geometry", "Interpolation", "RandomResizedCrop"]
+__all__ = ["Geometry", "Interpolation", "RandomResizedCrop", "Resize"]
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -61,12 +61,7 @@ class Geometry(NamedTuple):
             size: Rows and columns of the result, before a turn.
             interpolation: Of the resizing.
         """
-        x = self.cut(image)
-        if x.shape[-2:] != size:
-            x = F.interpolate(x[None], size, mode=interpolation, antialias=True)[0]
-            if interpolation == "bicubic" and x.is_floating_point():
-                x = x.clamp_(0, 1)  # it overshoots; bytes are cut anyway
-        return self._lay(x)
+        return self._lay(_resize(self.cut(image), size, interpolation))
 
     def apply_mask(
         self, mask: Shaped[Tensor, "*n h w"], size: tuple[int, int]
@@ -82,6 +77,33 @@ class Geometry(NamedTuple):
         axes = [axis for axis, flip in ((-1, self.flip), (-2, self.flip_vertical)) if flip]
         x = x.flip(axes) if axes else x
         return x.rot90(self.turns, (-2, -1)) if self.turns else x
+
+
+class Resize(nn.Module):
+    """Resize with antialiasing; uint8 stays uint8.
+
+    Args:
+        size: What the shorter side becomes, in pixels, or rows and columns.
+        interpolation: Bilinear or bicubic.
+    """
+
+    def __init__(
+        self, size: int | tuple[int, int], interpolation: Interpolation = "bilinear"
+    ) -> None:
+        super().__init__()
+        self.size, self.interpolation = size, interpolation
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Resize one uint8 image ``(c, h, w)``, or a float one in [0, 1]."""
+        if not isinstance(self.size, int):
+            return _resize(image, self.size, self.interpolation)
+        h, w = image.shape[-2:]
+        longer = int(self.size * max(h, w) / min(h, w))
+        size = (self.size, longer) if h <= w else (longer, self.size)
+        return _resize(image, size, self.interpolation)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, {self.interpolation}"
 
 
 class RandomResizedCrop(nn.Module):
@@ -175,6 +197,15 @@ class RandomResizedCrop(nn.Module):
             f"{self.size}, scale={self.scale}, ratio={self.ratio}, {self.interpolation}, "
             f"flip={self.flip}, flip_vertical={self.flip_vertical}, turn={self.turn}"
         )
+
+
+def _resize(x: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    if x.shape[-2:] == size:
+        return x
+    x = F.interpolate(x[None], size, mode=interpolation, antialias=True)[0]
+    if interpolation == "bicubic" and x.is_floating_point():
+        return x.clamp_(0, 1)  # it overshoots; bytes are cut anyway
+    return x
 
 
 def _nearest(have: int, want: int) -> Tensor:

@@ -26,7 +26,7 @@ from cl_core.seeding import RandomStream
 from cl_core.training.online import OnlineKNN
 from cl_core.transforms import Statistics
 from cl_vision.collapse.monitor import CollapseMonitor
-from cl_vision.config import PretrainConfig
+from cl_vision.config import PretrainConfig, ValueRange
 from cl_vision.data import (
     Images,
     evaluation_loader,
@@ -242,6 +242,7 @@ def resolved(
     options = replace(
         config,
         channels=1 if images.is_digits else config.channels,
+        value_range=cast(ValueRange, images.value_range),
         image_size=8 if images.is_digits else config.image_size,
         backbone=backbone,
         zero_init_residual=zero,
