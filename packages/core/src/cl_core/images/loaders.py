@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from cl_core.checks import OptionError
 from cl_core.errors import InputError
 from cl_core.images.collection import Images
-from cl_core.images.dataset import ImageDataset, View
+from cl_core.images.dataset import View
 from cl_core.images.statistics import channel_statistics
 from cl_core.loader import make_loader
 from cl_core.orders import Order
@@ -37,8 +37,6 @@ def measure_statistics(images: Images, source: Literal["data", "imagenet"]) -> S
                 "statistics=data"
             )
         return IMAGENET
-    if not isinstance(images.dataset, ImageDataset):
-        raise ValueError("only a data set of files is measured: give it statistics of its own")
     try:
         return channel_statistics(images.dataset)
     except ValueError as error:

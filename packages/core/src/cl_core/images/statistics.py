@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from cl_core.errors import InputError
-from cl_core.images.dataset import ImageDataset
 from cl_core.images.decode import stored_range
 from cl_core.images.decoding import full_scale
 from cl_core.images.opening import MAX_PIXELS, UnreadableImageError
@@ -50,12 +50,12 @@ def measure_value_range(
     return full_scale(least, most) if least <= most else None
 
 
-def channel_statistics(dataset: ImageDataset, *, max_images: int = 5000) -> Statistics:
+def channel_statistics(dataset: Any, *, max_images: int = 5000) -> Statistics:
     """Mean and standard deviation over all pixels, of images scaled to [0, 1] if 8-bit.
 
     Args:
-        dataset: The *training* images; its first view is measured, so give none of its views a
-            random transform.
+        dataset: The *training* images, an :class:`~cl_core.images.ImageDataset` or its like; its
+            first view is measured, so give none of its views a random transform.
         max_images: Of a larger set so many are measured, evenly spaced through the table.
 
     Raises:
