@@ -76,11 +76,8 @@ def nt_xent(
             bounded=bounded,
             block_size=block_size,
         )
-    (a, b), (square1, square2) = (
-        z.unflatten(0, (2, n)).unbind(),
-        squares.unflatten(0, (2, n)).unbind(),
-    )
+    (a, b), (square1, square2) = z.view(2, n, -1).unbind(), squares.view(2, n).unbind()
     positives = similarities((a, square1), (b, square2), temperature)  # of both rows of a pair
-    loss = one_positive(log_rest.unflatten(0, (2, n)), positives).mean()
+    loss = one_positive(log_rest.view(2, n), positives).mean()
     loss = loss if world == 1 else sum_over_ranks(loss / world)
     return loss.to(z.dtype)

@@ -119,7 +119,7 @@ class MomentumEncoder(nn.Module):
         m = self.momentum
         if self.total_steps is not None:
             m = momentum_at(self._steps, self.total_steps, self.momentum)
-        own_parameters = dict(self.encoder.named_parameters())
+        own_parameters: dict[str, Tensor] = dict(self.encoder.named_parameters())
         names = [*own_parameters]
         mine, theirs = _matched(own_parameters, dict(encoder.named_parameters()))
         own_buffers = dict(self.encoder.named_buffers())
@@ -167,7 +167,7 @@ class MomentumEncoder(nn.Module):
         """Move or convert the copy; the average keeps its digits."""
         kept = self._wide()
         before = {name: own.detach() for name, own in self._averaged().items()}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, own in self._averaged().items():
             if own.dtype.itemsize < before[name].dtype.itemsize:
                 kept.setdefault(name, before[name])
