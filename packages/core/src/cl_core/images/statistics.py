@@ -12,6 +12,7 @@ from cl_core.errors import InputError
 from cl_core.images.decode import stored_range
 from cl_core.images.decoding import full_scale
 from cl_core.images.opening import MAX_PIXELS, UnreadableImageError
+from cl_core.threads import one_thread
 from cl_core.transforms.scaling import Statistics
 
 __all__ = ["channel_statistics", "measure_value_range"]
@@ -62,8 +63,13 @@ def channel_statistics(dataset: Any, *, max_images: int = 5000) -> Statistics:
         ValueError: If images differ in their number of channels, or a channel is constant.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), max_images)).astype(int))
+    with one_thread():
+        return _statistics(dataset, rows.tolist())
+
+
+def _statistics(dataset: ImageDataset, rows: Sequence[int]) -> Statistics:
     count, total, square = 0, torch.zeros(0), torch.zeros(0)
-    for row in rows.tolist():
+    for row in rows:
         image = dataset[row].views[0]
         x = image.flatten(1).double()
         if image.dtype == torch.uint8:
