@@ -34,7 +34,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
-from cl_core.transforms import ColorJitter, GaussianBlur, Grayscale, Normalize, Statistics, recipes
+from cl_core.transforms import (
+    ColorJitter,
+    GaussianBlur,
+    Grayscale,
+    Normalize,
+    Statistics,
+    evaluation,
+)
 
 __all__ = ["Augmentation", "Dermoscopy", "Library", "View", "augmented_view", "plain_view"]
 
@@ -53,7 +60,8 @@ def plain_view(size: int, statistics: Statistics | None) -> nn.Module:
         size: Edge in pixels.
         statistics: Normalise by them; None leaves values in [0, 1].
     """
-    return recipes.evaluation(size, resize="square", statistics=statistics)
+    view: nn.Module = evaluation(size, resize="square", statistics=statistics)
+    return view
 
 
 def augmented_view(
@@ -84,9 +92,7 @@ def augmented_view(
         return Dermoscopy(size, statistics, augmentation)
     if library != "torchvision":
         raise ValueError(f"library must be albumentations or torchvision, got {library!r}")
-    if augmentation == "official":
-        return recipes.supercon(size, statistics=statistics)
-    return _torchvision(size, statistics)
+    return _torchvision(size, statistics, augmentation)
 
 
 class Dermoscopy:
@@ -153,14 +159,17 @@ class _SquareSymmetry(nn.Module):
         return turned.flip(-1) if draw >= 4 else turned
 
 
-def _torchvision(size: int, statistics: Statistics) -> nn.Module:
+def _torchvision(size: int, statistics: Statistics, augmentation: Augmentation) -> nn.Module:
     from torchvision.transforms import v2
 
+    official = augmentation == "official"
     return nn.Sequential(
-        v2.RandomResizedCrop(size, scale=(0.3, 1.0), ratio=_RATIO, antialias=True),
-        _SquareSymmetry(),
-        ColorJitter(*_JITTER, 0.05, p=0.3),
-        Grayscale(0.05),
+        v2.RandomResizedCrop(
+            size, scale=(0.08 if official else 0.3, 1.0), ratio=_RATIO, antialias=True
+        ),
+        v2.RandomHorizontalFlip() if official else _SquareSymmetry(),
+        ColorJitter(*_JITTER, 0.2 if official else 0.05, p=0.3),
+        Grayscale(0.2 if official else 0.05),
         GaussianBlur(0.2, (1.0, 2.0), radius=1),
         Normalize(statistics),
     )

@@ -58,6 +58,7 @@ class TableOptions(Options):
             without further words: ISIC 2019 and 2020, HAM10000, SuperCon's lists, our own.
         root: Folder of the images, or folders, as `[A, B]`; by default the table's.
         metadata: Further tables about the same images, as ISIC 2019 has them.
+        convention: How the table's columns are called; recognised if it is `auto`.
         image: Column of the image; by default recognised.
         label: Column of the label; by default recognised, also one column of 0 and 1 per class.
         group: Column of the patient or lesion that a split must not tear apart; by default
@@ -72,6 +73,7 @@ class TableOptions(Options):
     data: str
     root: tuple[Path, ...] | Path | None = None
     metadata: tuple[Path, ...] | Path = ()
+    convention: Literal["auto", "isic2019", "isic2020", "ham10000", "supercon", "prepared"] = "auto"
     image: str | None = None
     label: str | None = None
     group: str | None = None
@@ -101,6 +103,7 @@ class SplitOptions(TableOptions):
             `test`, whole groups are dealt by `shares`.
         val: A table of images to choose on.
         test: A table of images to test on.
+        fold: Of a table of folds, the one to test on; the next one chooses.
         shares: Of train, val and test, where nothing says how to split.
         split_seed: Of that.
         allow_missing: Accept a split that lacks a class.
@@ -111,6 +114,7 @@ class SplitOptions(TableOptions):
     split: str | None = None
     val: Path | None = None
     test: Path | None = None
+    fold: int | None = None
     shares: tuple[float, float, float] = (0.6, 0.15, 0.25)
     split_seed: int = 0
     allow_missing: bool = False

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cl_core.errors import InputError
@@ -26,7 +28,7 @@ from cl_medical.lesions.augment import View, plain_view
 from cl_medical.lesions.config import SplitOptions, TableOptions
 from cl_medical.lesions.leaks import Overlap, find_overlaps, read_pixels
 from cl_medical.lesions.sampling import Sampling, batch_order
-from cl_medical.lesions.split import SPLITS, joined, with_splits
+from cl_medical.lesions.split import SPLITS, deal_folds, joined, with_splits
 from cl_medical.lesions.tables import ID, Naming, read_lesions
 
 __all__ = [
@@ -71,6 +73,19 @@ class Lesions:
         """
         return replace(self, table=self.table.of_split(split))
 
+    @property
+    def labels(self) -> Tensor:
+        """Class of each image ``(n,)``."""
+        return torch.from_numpy(self.table.labels)
+
+    @property
+    def groups(self) -> list[str]:
+        """Patient or lesion of each image, the image itself where none is known."""
+        ids = self.table.column(ID)
+        if self.table.groups is None:
+            return list(ids)
+        return [group or own for group, own in zip(self.table.groups, ids, strict=True)]
+
     def dataset(self) -> ImageDataset:
         """Give the images as they are decoded."""
         return ImageDataset(self.table, cache=self.cache)
@@ -87,6 +102,7 @@ class Lesions:
 def naming_of(options: TableOptions, *, split: str | None = None) -> Naming:
     """How the table of a command calls things."""
     return Naming(
+        convention=options.convention,
         image=options.image,
         label=options.label,
         group=options.group,
@@ -100,6 +116,7 @@ def open_lesions(
     *,
     cache: Path | None = None,
     files: bool = True,
+    folds: int = 0,
     pixels: bool | None = None,
     threads: int = 2,
 ) -> Lesions:
@@ -109,6 +126,7 @@ def open_lesions(
         options: Of the command.
         cache: Folder for decoded images.
         files: Look for the images at all.
+        folds: Divide into so many folds instead.
         pixels: Decode them to find unreadable and equal ones; by default as the options say, and
             always where unreadable ones are to be left out.
         threads: How many decode at once.
@@ -134,9 +152,13 @@ def open_lesions(
         others = [None if path is None else read(path) for path in (options.val, options.test)]
         table = joined(table, *others)
     table.require_classes()
-    table = with_splits(
-        table, options.shares, seed=options.split_seed, allow_missing=options.allow_missing
-    )
+    seed, missing = options.split_seed, options.allow_missing
+    if folds:
+        table = deal_folds(table, folds, seed, missing)
+    else:
+        table = with_splits(
+            table, options.shares, seed=seed, fold=options.fold, allow_missing=missing
+        )
     look = options.pixels or options.on_error == "skip" if pixels is None else pixels
     seen = None
     if files and look:

@@ -68,6 +68,7 @@ def with_splits(
     shares: Sequence[float],
     *,
     seed: int,
+    fold: int | None = None,
     allow_missing: bool = False,
 ) -> ImageTable:
     """Give every row a split: the one it has, or one that is dealt.
@@ -80,14 +81,18 @@ def with_splits(
         table: With splits of any usual spelling, or none.
         shares: Of train, val and test.
         seed: Of the deal.
+        fold: Of a table of folds, the one to test on; the next one chooses, the others train.
         allow_missing: Accept splits that lack a class.
 
     Raises:
-        InputError: If a class has too few groups, or the splits there are have no ``train``.
+        InputError: If a class has too few groups, there is no such fold, or there are splits but
+            no ``train``.
     """
     if table.splits is None:
         return deal(table, dict(zip(SPLITS, shares, strict=True)), seed, allow_missing)
     names = [_USUAL.get(name.strip().lower(), name.strip()) for name in table.splits]
+    if fold is not None or all(name.isdecimal() for name in names if name):
+        names = _of_folds(table, names, fold)
     unknown = sorted({name for name in names if name and name not in SPLITS})
     if unknown:
         raise InputError(
@@ -139,6 +144,18 @@ def deal_folds(table: ImageTable, folds: int, seed: int, allow_missing: bool = F
         classes=table.classes,
     )
     return replace(table, splits=tuple(str(number) for number in numbers.tolist()))
+
+
+def _of_folds(table: ImageTable, names: Sequence[str], fold: int | None) -> list[str]:
+    folds = sorted({name for name in names if name}, key=lambda name: (len(name), name))
+    told = f"{table.source} has the folds {', '.join(folds)}"
+    if fold is None:
+        raise InputError(f"{told}: say which to test on, as --fold 0")
+    if len(folds) < 3 or str(fold) not in folds:
+        raise InputError(f"--fold {fold}: {told}, and needs three with that among them")
+    val = folds[(folds.index(str(fold)) + 1) % len(folds)]
+    roles = {str(fold): "test", val: "val"}
+    return [roles.get(name, "train") if name else "" for name in names]
 
 
 def _with_val(

@@ -191,8 +191,8 @@ def _of_folder(path: Path, mapping: Mapping[str, Any] | None) -> _Rows:
 
 def _of_table(path: Path, metadata: Sequence[Path], naming: Naming, *, labelled: bool) -> _Rows:
     table = _joined(
-        read_table(path, header=True),
-        [(more, read_table(more, header=True)) for more in metadata],
+        read_table(path, header="yes"),
+        [(more, read_table(more, header="yes")) for more in metadata],
         str(path),
         naming,
     )
@@ -268,8 +268,8 @@ def _joined(
     table: Table, more: Sequence[tuple[Path, Table]], source: str, naming: Naming
 ) -> dict[str, list[str]]:
     """The columns of a table, and those of further tables at the same images."""
-    names = table.names or []
-    joined = {name: list(column.cells) for name, column in zip(names, table.columns, strict=True)}
+    names = list(table.names or ())
+    joined = {name: list(column.text) for name, column in zip(names, table.columns, strict=True)}
     if not more:
         return joined
     at = find_roles(
@@ -277,12 +277,12 @@ def _joined(
     ).image
     ids = [_id(cell) for cell in list(joined.values())[at]]
     for path, other in more:
-        columns = [list(column.cells) for column in other.columns]
-        own = find_roles(other.names or [], columns, source=str(path), labelled=False).image
+        columns = [list(column.text) for column in other.columns]
+        own = find_roles(list(other.names or ()), columns, source=str(path), labelled=False).image
         row_of = {_id(cell): row for row, cell in enumerate(columns[own])}
         if not row_of.keys() & set(ids):
             raise InputError(f"{path}: none of its images is in {source}; check --metadata")
-        for k, (name, cells) in enumerate(zip(other.names or [], columns, strict=True)):
+        for k, (name, cells) in enumerate(zip(list(other.names or ()), columns, strict=True)):
             if k != own and name not in joined:
                 joined[name] = [cells[row_of[i]] if i in row_of else "" for i in ids]
     return joined
