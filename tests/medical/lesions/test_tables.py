@@ -23,7 +23,7 @@ def labels_of(table: ImageTable) -> list[str]:
     return [table.classes[k] if k >= 0 else "" for k in table.labels.tolist()]
 
 
-@pytest.fixture()
+@pytest.fixture
 def images(tmp_path: Path) -> Path:
     write_images(tmp_path / "images", NAMES)
     return tmp_path / "images"
@@ -115,7 +115,7 @@ def test_class_folders_are_classes_and_a_name_in_two_of_them_is_told_with_its_sp
         write_images(tmp_path / "d" / place, names, seed=len(place))
     with pytest.raises(
         InputError,
-        match="2 images stand under two labels, 2 under keratosis and nevus.*1 of them in two spl",
+        match=r"2 images stand under two labels, 2 under keratosis and nevus.*1 of them in two spl",
     ):
         read_lesions(tmp_path / "d")
     table = read_lesions(tmp_path / "d", conflicts="drop")

@@ -121,10 +121,11 @@ class Representation(L.LightningModule):
         positive.fill_diagonal_(False)
         pairs = len(seen) * (len(seen) - 1)
         mean = (cosines.sum() - cosines.diagonal().sum()) / max(1, pairs)
-        if not self._warned and self.global_step % 50 == 0 and float(mean) > COLLAPSED:
+        step = self.global_step  # a network begins with all embeddings alike
+        if not self._warned and step >= 200 and step % 50 == 0 and float(mean) > COLLAPSED:
             self._warned = True
             warnings.warn(
-                f"all embeddings nearly coincide at step {self.global_step + 1} (mean cosine "
+                f"all embeddings nearly coincide at step {step + 1} (mean cosine "
                 f"{float(mean):.4f}): lower the learning rate, or start from pretrained weights",
                 stacklevel=2,
             )
