@@ -1,10 +1,14 @@
-"""Skin lesion classification (SuperCon) and multi-task, multi-domain MRI segmentation.
+"""Skin lesion classification (SuperCon), and multi-task, multi-domain MRI segmentation.
 
-Not built yet: there is nothing to import from this version.
+The functions of :mod:`cl_medical.lesions.pipeline` are the commands of ``cl-medical lesions``.
+Everything is imported when it is first used.
 """
 
-from importlib.metadata import version
+import importlib.metadata
 
-__all__ = ["__version__"]
+import lazy_loader
 
-__version__ = version("cl-medical")
+__version__ = importlib.metadata.version("cl-medical")
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["lesions"])
+__all__ += ["__version__"]

@@ -1,0 +1,37 @@
+"""The program ``cl-medical``: its verbs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cl_core.commands.cli import CommandTable, run_program
+from cl_medical.lesions.config import (
+    BenchmarkConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PredictConfig,
+    PrepareConfig,
+    TrainConfig,
+)
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: CommandTable = {
+    "lesions": {
+        "prepare": (PrepareConfig, "cl_medical.lesions.pipeline:prepare"),
+        "train": (TrainConfig, "cl_medical.lesions.pipeline:train"),
+        "evaluate": (EvaluateConfig, "cl_medical.lesions.pipeline:evaluate"),
+        "predict": (PredictConfig, "cl_medical.lesions.pipeline:predict"),
+        "benchmark": (BenchmarkConfig, "cl_medical.lesions.pipeline:benchmark"),
+        "demo": (DemoConfig, "cl_medical.lesions.pipeline:demo"),
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``cl-medical``; returns its exit code."""
+    return run_program("cl-medical", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,3 @@
+"""Settings by method and data set, as --recipe NAME; each file says where they come from."""
+
+__all__: list[str] = []

@@ -1,0 +1,463 @@
+"""From the options of `train` to trained networks: the stages, each a run inside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from cl_core.errors import InputError
+from cl_core.evaluation.knn import knn_predict
+from cl_core.loader import EpochBatches
+from cl_core.networks.backbones import Backbone, build_backbone
+from cl_core.runs import Run
+from cl_core.seeding import seed_everything
+from cl_core.training import FitResult, fit, load_weights
+from cl_core.training.online import OnlineEvaluation
+from cl_core.transforms import Statistics
+from cl_medical.lesions.augment import augmented_view, plain_view
+from cl_medical.lesions.config import TrainConfig
+from cl_medical.lesions.data import Lesions, measure_statistics, plain_loader, training_loader
+from cl_medical.lesions.hyper import OptimizerHyper
+from cl_medical.lesions.imbalance import (
+    class_counts,
+    effective_number_weights,
+    focal_loss,
+    inverse_frequency_weights,
+    ldam_loss,
+    ldam_margins,
+    weighted_cross_entropy,
+)
+from cl_medical.lesions.model import build_classifier
+from cl_medical.lesions.supercon import Classification, Criterion, Representation
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
+
+__all__ = ["NAMES", "Trained", "build_criterion", "build_encoder", "train_stages"]
+
+NAMES = {
+    "supercon": "SuperCon",
+    "simclr": "SimCLR",
+    "cross_entropy": "Cross-entropy",
+    "weighted": "Weighted cross-entropy",
+    "focal": "Focal loss",
+    "ldam": "LDAM",
+}
+"""The methods as reports call them."""
+
+BANK = 20_000
+"""Training images that vote in the kNN figure of stage 1; more cost time and change little."""
+
+KNN, F1 = "val/knn_macro_f1", "val/macro_f1"
+
+Loss = Literal["cross_entropy", "balanced", "focal", "ldam"]
+
+_LOSS_OF: dict[str, Loss] = {
+    "cross_entropy": "cross_entropy",
+    "weighted": "balanced",
+    "focal": "focal",
+    "ldam": "ldam",
+}
+
+
+@dataclass
+class Trained:
+    """What the stages leave.
+
+    Attributes:
+        encoder: With the weights that were chosen.
+        classifier: Likewise.
+        scale: Of the classifier's outputs.
+        statistics: Normalise the images.
+        histories: Rows of each stage's history, by its name.
+        seconds: Of all epochs together.
+        notes: What a reader should know.
+    """
+
+    encoder: Backbone
+    classifier: nn.Module
+    scale: float
+    statistics: Statistics
+    histories: dict[str, list[dict[str, float]]]
+    seconds: float
+    notes: list[str]
+
+
+def train_stages(config: TrainConfig, lesions: Lesions, run: Run) -> Trained:
+    """Train by the method of the options, and choose epochs by the validation images.
+
+    Args:
+        config: Of the command.
+        lesions: Divided; ``train`` is trained on, ``val`` chooses.
+        run: Where the stages lie: ``stage1`` and ``stage2``, or ``training`` of one stage.
+
+    Raises:
+        InputError: If an option does not fit the images or the encoder.
+        TrainingError: If the loss stops being a number.
+    """
+    stages = _Stages.of(config, lesions, run)
+    if not config.two_stages:
+        return stages.end_to_end()
+    encoder, anew = stages.representation()
+    return stages.classifier(encoder, anew=anew)
+
+
+@dataclass
+class _Stages:
+    """The parts that the stages of one training share."""
+
+    config: TrainConfig
+    run: Run
+    train: Lesions
+    val: Lesions
+    statistics: Statistics
+    histories: dict[str, list[dict[str, float]]]
+    notes: list[str]
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainConfig, lesions: Lesions, run: Run) -> _Stages:
+        train = lesions.part("train")
+        train.table.require_classes()
+        statistics = measure_statistics(train, config.statistics)
+        return cls(config, run, train, lesions.part("val"), statistics, {}, [])
+
+    def representation(self) -> tuple[Backbone, bool]:
+        """Stage 1; also tells whether anything was trained."""
+        config, hyper = self.config, self.config.stage1
+        seed_everything(config.seed)
+        encoder = build_encoder(config)
+        module = Representation(
+            encoder,
+            hyper,
+            optimizer=config.optimizer_hyper(),
+            classes=self.train.classes,
+            labels=config.method == "supercon",
+        )
+        if config.representation is not None:
+            load_weights(module, _stage1_of(config))
+            self.notes.append(f"stage 1 was taken over from {config.representation}")
+            return encoder, False
+        watch: list[Callback] = []
+        if hyper.knn_every:
+            watch.append(self._watch_neighbours())
+        chosen = bool(hyper.knn_every) and config.select == "best"
+        anew = self._fit(
+            module,
+            self._loader(self._two_views()),
+            name="stage1",
+            epochs=config.first_epochs,
+            monitor=KNN if chosen else None,
+            callbacks=watch,
+        )
+        return encoder, anew
+
+    def classifier(self, encoder: Backbone, *, anew: bool) -> Trained:
+        """Stage 2."""
+        config, hyper = self.config, self.config.stage2
+        seed_everything(config.seed, 2)
+        loss = self._criterion(hyper.loss)
+        module = Classification(
+            encoder,
+            build_classifier(loss.classifier, encoder.out_features, len(self.train.classes)),
+            loss.criterion,
+            optimizer=OptimizerHyper(
+                learning_rate=hyper.learning_rate,
+                weight_decay=hyper.weight_decay,
+                momentum=hyper.momentum,
+                schedule=hyper.schedule,
+            ),
+            finetune=hyper.finetune,
+            encoder_learning_rate=hyper.encoder_learning_rate or hyper.learning_rate / 10,
+        )
+        self._fit(
+            module,
+            self._loader([self._augmented()], drop_last=False),
+            name="stage2",
+            epochs=hyper.epochs,
+            monitor=F1 if config.select == "best" else None,
+            validate=True,
+            restart=anew,
+        )
+        return self._trained(encoder, module.classifier, loss.scale)
+
+    def end_to_end(self) -> Trained:
+        """The only stage: the same network, views and epochs, trained by a loss of its own."""
+        config = self.config
+        seed_everything(config.seed)
+        encoder = build_encoder(config)
+        loss = self._criterion(_LOSS_OF[config.method])
+        module = Classification(
+            encoder,
+            build_classifier(loss.classifier, encoder.out_features, len(self.train.classes)),
+            loss.criterion,
+            optimizer=config.optimizer_hyper(),
+        )
+        self._fit(
+            module,
+            self._loader(self._two_views()),
+            name="training",
+            epochs=config.epochs,
+            monitor=F1 if config.select == "best" else None,
+            validate=True,
+        )
+        return self._trained(encoder, module.classifier, loss.scale)
+
+    def _fit(
+        self,
+        module: LightningModule,
+        loader: DataLoader[Any],
+        *,
+        name: str,
+        epochs: int,
+        monitor: str | None,
+        validate: bool = False,
+        restart: bool = False,
+        callbacks: list[Callback] | None = None,
+    ) -> bool:
+        """Train one stage as a run inside the run; tells whether there was anything left to do."""
+        config = self.config
+        folder = self.run.path / name
+        begun = self.run.resumed and (folder / "config.yaml").exists()
+        self.run.output(name)
+        record = replace(config, resume=False, overwrite=False)
+        with Run.create(
+            folder, record, resume=begun and not restart, overwrite=begun and restart
+        ) as stage:
+            before = len(stage.history.rows())
+            chosen: dict[str, Any] = {} if monitor is None else {"monitor": monitor, "mode": "max"}
+            result = fit(
+                module,
+                loader,
+                run=stage,
+                epochs=epochs,
+                seed=config.seed,
+                trainer=config.trainer,
+                val_loader=self._plain(self.val) if validate else None,
+                callbacks=[
+                    ShareBatch(loader, config.batch_size),
+                    Begun(self.run),
+                    *(callbacks or []),
+                ],
+                **chosen,
+            )
+            self._choose(module, result, name, monitor)
+        self.histories[name] = result.history
+        self.seconds += result.seconds
+        return restart or result.epochs > before
+
+    def _choose(
+        self, module: LightningModule, result: FitResult, name: str, monitor: str | None
+    ) -> None:
+        if monitor is None or result.best is None:
+            return
+        load_weights(module, result.best)
+        best = max((row for row in result.history if monitor in row), key=lambda row: row[monitor])
+        self.notes.append(
+            f"{name}: epoch {best['epoch']:.0f} of {result.epochs} was chosen, {monitor} "
+            f"{best[monitor]:.3f}"
+        )
+
+    def _augmented(self) -> Callable[[Tensor], Tensor]:
+        config = self.config
+        return augmented_view(
+            config.image_size,
+            self.statistics,
+            augmentation=config.augmentation,
+            library=config.library,
+        )
+
+    def _two_views(self) -> list[Callable[[Tensor], Tensor]]:
+        config, augmented = self.config, self._augmented()
+        if config.stage1.views == "aug+aug":
+            return [augmented, augmented]
+        return [plain_view(config.image_size, self.statistics), augmented]
+
+    def _loader(
+        self, views: list[Callable[[Tensor], Tensor]], *, drop_last: bool = True
+    ) -> DataLoader[Any]:
+        config = self.config
+        return training_loader(
+            self.train,
+            views,
+            sampling=config.sampling,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            seed=config.seed,
+            drop_last=drop_last,
+        )
+
+    def _plain(self, lesions: Lesions) -> DataLoader[Any]:
+        config = self.config
+        return plain_loader(
+            lesions,
+            config.image_size,
+            self.statistics,
+            batch_size=2 * config.batch_size,
+            workers=config.workers,
+        )
+
+    def _watch_neighbours(self) -> OnlineEvaluation:
+        from torchmetrics.functional.classification import multiclass_f1_score
+
+        hyper, classes = self.config.stage1, len(self.train.classes)
+        rows = np.arange(len(self.train.table))
+        bank = replace(self.train, table=self.train.table.select(rows[:: -(-len(rows) // BANK)]))
+
+        def macro_f1(x: Tensor, y: Tensor, x_test: Tensor | None, y_test: Tensor | None) -> float:
+            assert x_test is not None
+            assert y_test is not None
+            answers = knn_predict(x_test, x, y, k=hyper.neighbours)
+            f1 = multiclass_f1_score(answers, y_test, num_classes=classes, average="macro")
+            return float(f1)
+
+        return OnlineEvaluation(
+            self._plain(bank),
+            self._plain(self.val),
+            measures={KNN: macro_f1},
+            every=hyper.knn_every,
+        )
+
+    def _criterion(self, loss: Loss) -> _Loss:
+        counts = class_counts(torch.from_numpy(self.train.table.labels), len(self.train.classes))
+        return build_criterion(loss, counts, self.config, classes=self.train.classes)
+
+    def _trained(self, encoder: Backbone, classifier: nn.Module, scale: float) -> Trained:
+        return Trained(
+            encoder,
+            classifier,
+            scale,
+            self.statistics,
+            self.histories,
+            self.seconds,
+            self.notes,
+        )
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """A loss, and the classifier whose outputs it takes."""
+
+    criterion: Criterion
+    classifier: Literal["linear", "cosine"] = "linear"
+    scale: float = 1.0
+
+
+def build_criterion(
+    loss: Loss, counts: Tensor, config: TrainConfig, *, classes: tuple[str, ...]
+) -> _Loss:
+    """Make a loss of the options and the training images' classes.
+
+    Raises:
+        InputError: If a class has no training image, or `focal.alpha` has another length.
+    """
+    if bool((counts < 1).any()):
+        lost = classes[int(counts.argmin())]
+        raise InputError(f"no training image is of class {lost}: split anew, or leave it out")
+    weights = (
+        inverse_frequency_weights(counts)
+        if config.class_weights == "inverse"
+        else effective_number_weights(counts)
+    )
+    if loss == "cross_entropy":
+        return _Loss(lambda logits, y, _: nn.functional.cross_entropy(logits.float(), y))
+    if loss == "balanced":
+        return _Loss(
+            lambda logits, y, _: weighted_cross_entropy(logits, y, weights.to(logits.device))
+        )
+    if loss == "focal":
+        focal = config.focal
+        if focal.alpha is not None and len(focal.alpha) != len(classes):
+            raise InputError(
+                f"--focal.alpha has {len(focal.alpha)} weights for {len(classes)} classes "
+                f"({', '.join(classes)}): give one each"
+            )
+        return _Loss(
+            lambda logits, y, _: focal_loss(
+                logits, y, gamma=focal.gamma, alpha=focal.alpha, detach_pt=focal.detach_pt
+            )
+        )
+    ldam = config.ldam
+    margins = ldam_margins(counts, ldam.largest_margin)
+
+    def criterion(cosines: Tensor, y: Tensor, progress: float) -> Tensor:
+        late = progress >= ldam.reweight_from
+        return ldam_loss(
+            cosines,
+            y,
+            margins.to(cosines.device),
+            scale=ldam.scale,
+            weights=weights.to(cosines.device) if late else None,
+        )
+
+    return _Loss(criterion, "cosine", ldam.scale)
+
+
+def build_encoder(config: TrainConfig) -> Backbone:
+    """Build the encoder of the options.
+
+    Raises:
+        InputError: If the architecture is unknown or the weights do not fit.
+    """
+    named = config.weights not in ("none", "imagenet")
+    return build_backbone(
+        config.backbone,
+        stem=config.stem,
+        image_size=config.image_size,
+        weights=config.weights if named else None,
+        pretrained=config.weights == "imagenet",
+    )
+
+
+class ShareBatch(Callback):
+    """Divides the batch among the devices, whose number is known only when they are there.
+
+    Args:
+        loader: Made for the whole batch.
+        batch_size: Images a step, of all devices together.
+    """
+
+    def __init__(self, loader: DataLoader[Any], batch_size: int) -> None:
+        self.batches = loader.batch_sampler
+        self.batch_size = batch_size
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        share, left = divmod(self.batch_size, trainer.world_size)
+        if left or share < 2:
+            raise InputError(
+                f"--batch_size {self.batch_size} is of all devices together and must be a multiple "
+                f"of their number, {trainer.world_size}, with at least 2 images on each"
+            )
+        assert isinstance(self.batches, EpochBatches)
+        self.batches.batch_size = share
+
+
+class Begun(Callback):
+    """Tells the run that a stage in it has a result worth keeping."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run.begun()
+
+
+def _stage1_of(config: TrainConfig) -> Path:
+    assert config.representation is not None
+    folder = config.representation / "stage1" / "checkpoints"
+    best, last = folder / "best.ckpt", folder / "last.ckpt"
+    path = best if config.select == "best" and best.is_file() else last
+    if not path.is_file():
+        raise InputError(
+            f"--representation {config.representation} holds no finished stage 1 ({path} is "
+            "missing): give a run of `train --method supercon` or simclr"
+        )
+    return path
