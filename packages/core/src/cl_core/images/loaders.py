@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from cl_core.checks import OptionError
 from cl_core.errors import InputError
 from cl_core.images.collection import Images
-from cl_core.images.dataset import View
+from cl_core.images.dataset import ImageDataset, View
 from cl_core.images.statistics import channel_statistics
 from cl_core.loader import make_loader
 from cl_core.orders import Order

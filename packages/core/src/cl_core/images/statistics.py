@@ -67,7 +67,7 @@ def channel_statistics(dataset: Any, *, max_images: int = 5000) -> Statistics:
         return _statistics(dataset, rows.tolist())
 
 
-def _statistics(dataset: ImageDataset, rows: Sequence[int]) -> Statistics:
+def _statistics(dataset: Any, rows: Sequence[int]) -> Statistics:
     count, total, square = 0, torch.zeros(0), torch.zeros(0)
     for row in rows:
         image = dataset[row].views[0]
