@@ -50,9 +50,7 @@ class Augmentation:
         """Voxels from the middle of a patch to the farthest that it may be made of."""
         turned = math.hypot(*size[-2:]) / 2 / min(self.scale[0], 1.0)
         halves = [*(n / 2 for n in size[:-2]), turned, turned]
-        return [
-            math.ceil(half + self.shift * n) + 2 for half, n in zip(halves, size, strict=True)
-        ]
+        return [math.ceil(half + self.shift * n) + 2 for half, n in zip(halves, size, strict=True)]
 
     def patch(
         self,
@@ -79,14 +77,12 @@ class Augmentation:
             moved = [
                 c + _uniform(-self.shift, self.shift) * n for c, n in zip(center, size, strict=True)
             ]
-            patch, marks = sample_affine(
-                image, label, moved, size, least, angle=angle, zoom=zoom
-            )
+            patch, marks = sample_affine(image, label, moved, size, least, angle=angle, zoom=zoom)
         if self.flip and float(torch.rand(())) < 0.5:
             patch, marks = patch.flip(-1), marks.flip(-1)
         return self.intensity(patch), marks
 
-    def intensity(self, image: Float[Tensor, "c *s"]) -> Float[Tensor, "c *s"]:
+    def intensity(self, image: Float[Tensor, "c ..."]) -> Float[Tensor, "c ..."]:
         """Add noise, bend the grey values, change brightness."""
         if float(torch.rand(())) < 0.15:
             image = image + torch.randn_like(image) * _uniform(0.0, self.noise)
@@ -98,8 +94,8 @@ class Augmentation:
 
 
 def cut(
-    image: Float[Tensor, "c *s"],
-    label: Integer[Tensor, "*s"],
+    image: Float[Tensor, "c ..."],
+    label: Integer[Tensor, "h ..."],
     center: Sequence[float],
     size: Sequence[int],
     least: Float[Tensor, " c"],
@@ -127,8 +123,8 @@ def cut(
 
 
 def sample_affine(
-    image: Float[Tensor, "c *s"],
-    label: Integer[Tensor, "*s"],
+    image: Float[Tensor, "c ..."],
+    label: Integer[Tensor, "h ..."],
     center: Sequence[float],
     size: Sequence[int],
     least: Float[Tensor, " c"],

@@ -58,18 +58,26 @@ class Backbone(nn.Module):
         levels: Paths of the modules whose outputs are the levels' maps, from the finest to the
             bottleneck, each behind its norm and activation.
         multiple: What the size of an image must be divisible by, an axis each.
+        in_channels: Of the images.
     """
 
     def __init__(
-        self, network: nn.Module, *, width: int, levels: Sequence[str], multiple: Sequence[int]
+        self,
+        network: nn.Module,
+        *,
+        width: int,
+        levels: Sequence[str],
+        multiple: Sequence[int],
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
         self.network = network
+        self.in_channels = in_channels
         self.width = width
         self.levels = tuple(levels)
         self.multiple = tuple(multiple)
 
-    def forward(self, x: Float[Tensor, "n c *s"]) -> Float[Tensor, "n w *s"]:
+    def forward(self, x: Float[Tensor, "n c ..."]) -> Float[Tensor, "n w ..."]:
         return cast(Tensor, self.network(x))
 
     def with_maps(self, x: Tensor, levels: Sequence[int] = (-1,)) -> tuple[Tensor, list[Tensor]]:
@@ -172,9 +180,7 @@ def _dynunet(plan: Plan) -> Backbone:
     for _ in plan.filters[1:]:
         levels.append(f"{inner}.downsample")
         inner = f"{inner}.next_layer"
-    return Backbone(
-        network, width=plan.filters[0], levels=[*levels, inner], multiple=plan.multiple
-    )
+    return Backbone(network, width=plan.filters[0], levels=[*levels, inner], multiple=plan.multiple, in_channels=plan.in_channels)
 
 
 class _Finished(nn.Module):
@@ -212,7 +218,7 @@ def _unet(plan: Plan) -> Backbone:
         _Finished(network, width, plan.spatial_dims),
         width=width,
         levels=[*levels, inner],
-        multiple=plan.multiple,
+        multiple=plan.multiple, in_channels=plan.in_channels,
     )
 
 
@@ -234,7 +240,7 @@ def _basic_unet(plan: Plan) -> Backbone:
     )
     network.final_conv = nn.Identity()  # type: ignore[assignment]
     levels = ["conv_0", *(f"down_{i}" for i in range(1, 5))]
-    return Backbone(network, width=width, levels=levels, multiple=plan.multiple)
+    return Backbone(network, width=width, levels=levels, multiple=plan.multiple, in_channels=plan.in_channels)
 
 
 def _segresnet(plan: Plan) -> Backbone:
@@ -259,7 +265,7 @@ def _segresnet(plan: Plan) -> Backbone:
     )
     network.conv_final[2] = nn.Identity()
     levels = [f"down_layers.{i}" for i in range(count)]
-    return Backbone(network, width=width, levels=levels, multiple=plan.multiple)
+    return Backbone(network, width=width, levels=levels, multiple=plan.multiple, in_channels=plan.in_channels)
 
 
 def _attention_unet(plan: Plan) -> Backbone:
@@ -278,4 +284,4 @@ def _attention_unet(plan: Plan) -> Backbone:
     for _ in plan.filters[2:]:
         levels.append(f"{inner}.0")
         inner = f"{inner}.1.submodule"
-    return Backbone(network, width=width, levels=[*levels, inner], multiple=plan.multiple)
+    return Backbone(network, width=width, levels=[*levels, inner], multiple=plan.multiple, in_channels=plan.in_channels)

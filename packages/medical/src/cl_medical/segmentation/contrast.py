@@ -23,7 +23,7 @@ from cl_core.losses import sup_con
 __all__ = ["alignment_and_separation", "domain_contrast", "multi_level_contrast", "pooled"]
 
 
-def pooled(features: Float[Tensor, "n d *s"]) -> Float[Tensor, "n d"]:
+def pooled(features: Float[Tensor, "n d ..."]) -> Float[Tensor, "n d"]:
     """Average feature maps over space, in float32 or wider."""
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
     return wide.flatten(2).mean(2)
@@ -60,7 +60,7 @@ def domain_contrast(
         zero gradient if the batch holds fewer than two domains, or no two rows of one.
     """
     everyone = gather_rows(domains, grad=False) if gather else domains
-    if len(everyone.unique()) < 2:
+    if len(torch.unique(everyone)) < 2:
         return (h * 0).sum()
     return sup_con(
         h[:, None],

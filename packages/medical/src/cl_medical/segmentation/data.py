@@ -62,9 +62,7 @@ class Source:
         for z in range(len(label)):
             found = np.flatnonzero(np.bincount(label[z].ravel(), minlength=IGNORE + 1))
             seen[found[found < classes], z] = True
-        places = tuple(
-            (k, np.flatnonzero(seen[k])) for k in range(1, classes) if seen[k].any()
-        )
+        places = tuple((k, np.flatnonzero(seen[k])) for k in range(1, classes) if seen[k].any())
         return cls(domain, name, prepared, places)
 
 

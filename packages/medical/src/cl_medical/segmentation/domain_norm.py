@@ -70,7 +70,7 @@ class Rows:
         if len(self.domains) == 1:
             return [(self.domains[0], x)]
         grouped = x if self.order is None else x[self.order.to(x.device)]
-        return list(zip(self.domains, grouped.split(self.counts), strict=True))
+        return list(zip(self.domains, torch.split(grouped, self.counts), strict=True))
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Put what :meth:`split` gave back into the batch's order."""
@@ -78,9 +78,6 @@ class Rows:
             return parts[0]
         joined = torch.cat(list(parts))
         return joined if self.back is None else joined[self.back.to(joined.device)]
-
-
-
 
 
 def rows_of(ids: Ids, domains: Sequence[str]) -> Rows:
@@ -158,7 +155,7 @@ class DomainBatchNorm(nn.Module):
         self.synchronized = synchronized
         self.rows: Rows | None = None
 
-    def forward(self, x: Float[Tensor, "n c *s"]) -> Float[Tensor, "n c *s"]:
+    def forward(self, x: Float[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
         if self.rows is None:
             raise ValueError(
                 "a domain batch norm must know whose the rows are: "
@@ -308,7 +305,7 @@ def add_domain(model: nn.Module, name: str, *, copy_of: str | None = None) -> li
     Args:
         model: A converted network; changed in place.
         name: Of the new domain, whose number is the next one.
-        copy_of: The domain it starts as; by default fresh, with gamma 1, beta 0, mean 0, variance 1.
+        copy_of: The domain it starts as; by default fresh: gamma 1, beta 0, mean 0, variance 1.
 
     Returns:
         The new sets, one a layer.
@@ -322,7 +319,7 @@ def add_domain(model: nn.Module, name: str, *, copy_of: str | None = None) -> li
     if name in layers[0].domains:
         raise ValueError(f"there is a domain {name!r} already")
     source = 0 if copy_of is None else _number(copy_of, layers[0].domains)
-    added = []
+    added: list[nn.Module] = []
     for layer in layers:
         fresh = copy.deepcopy(layer.sets[source])
         assert isinstance(fresh, nn.modules.batchnorm._BatchNorm)

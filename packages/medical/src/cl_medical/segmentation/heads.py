@@ -43,7 +43,7 @@ class DomainHeads(nn.Module):
         return self.heads[-1]
 
     def forward(
-        self, features: Float[Tensor, "n c *s"], rows: Rows
-    ) -> dict[int, Float[Tensor, "m k *s"]]:
+        self, features: Float[Tensor, "n c ..."], rows: Rows
+    ) -> dict[int, Float[Tensor, "m k ..."]]:
         """Logits of the rows of each domain present, in the batch's order, by its number."""
         return {k: self.heads[k](part) for k, part in rows.split(features)}

@@ -24,8 +24,8 @@ IGNORE = 255
 
 
 def cross_entropy(
-    logits: Float[Tensor, "n k *s"],
-    labels: Int64[Tensor, "n *s"],
+    logits: Float[Tensor, "n k ..."],
+    labels: Int64[Tensor, "n ..."],
     *,
     class_weights: Float[Tensor, " k"] | None = None,
     ignore_index: int = IGNORE,
@@ -55,8 +55,8 @@ def cross_entropy(
 
 
 def dice_per_class(
-    logits: Float[Tensor, "n k *s"],
-    labels: Int64[Tensor, "n *s"],
+    logits: Float[Tensor, "n k ..."],
+    labels: Int64[Tensor, "n ..."],
     *,
     smooth: float = 1e-5,
     ignore_index: int = IGNORE,
@@ -95,8 +95,8 @@ def dice_per_class(
 
 
 def dice_loss(
-    logits: Float[Tensor, "n k *s"],
-    labels: Int64[Tensor, "n *s"],
+    logits: Float[Tensor, "n k ..."],
+    labels: Int64[Tensor, "n ..."],
     *,
     smooth: float = 1e-5,
     ignore_index: int = IGNORE,

@@ -42,7 +42,7 @@ IGNORE = 255
 _MOST_CLASSES = 255
 _SUFFIXES = (".nii", ".nii.gz")
 
-Axis = Literal["R", "A", "S"]
+Axis = Literal["S", "A", "R"]
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class MultiDomainNetwork(nn.Module):
         return bool(domain_layers(self))
 
     def forward(
-        self, x: Float[Tensor, "n c *s"], ids: Ids, *, levels: Sequence[int] = ()
+        self, x: Float[Tensor, "n c ..."], ids: Ids, *, levels: Sequence[int] = ()
     ) -> Segmented:
         """Segment a batch.
 
@@ -88,7 +88,7 @@ class MultiDomainNetwork(nn.Module):
             features, maps = self.backbone.with_maps(x, levels)
         return Segmented(rows, self.heads(features, rows), maps)
 
-    def embed(self, x: Float[Tensor, "n c *s"], ids: Ids) -> Float[Tensor, "n d"]:
+    def embed(self, x: Float[Tensor, "n c ..."], ids: Ids) -> Float[Tensor, "n d"]:
         """The pooled feature map of the bottleneck, which the contrast acts on."""
         with use_domain(self, ids):
             _, maps = self.backbone.with_maps(x)

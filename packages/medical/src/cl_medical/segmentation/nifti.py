@@ -54,7 +54,7 @@ class VolumeFile:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """mm of each axis of the array."""
+        """Of each axis of the array, mm."""
         x, y, z = (float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
         return x, y, z
 

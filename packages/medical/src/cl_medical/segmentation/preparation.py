@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 
@@ -145,10 +146,10 @@ def plan_recipe(
         for axis, mm in zip(_RAS, geometry.spacing, strict=True):
             spacings[axis].append(mm)
     median = {axis: statistics.median(values) for axis, values in spacings.items() if values}
-    axis: Axis = domain.slice_axis or max("SAR", key=lambda one: median.get(one, 0.0))  # type: ignore[assignment]
+    coarsest: list[Axis] = sorted(get_args(Axis), key=lambda one: -median.get(one, 0.0))
     r, a, s = domain.spacing or (median.get("R"), median.get("A"), median.get("S"))
     return Recipe(
-        slice_axis=axis,
+        slice_axis=domain.slice_axis or coarsest[0],
         spacing=(r, a, s),
         in_plane=in_plane,
         percentiles=percentiles,

@@ -95,7 +95,9 @@ class DomainOrder:
             first += count
         rows = []
         for step in shares:
-            drawn = [[next(deck) for _ in range(n * world)] for deck, n in zip(decks, step, strict=True)]
+            drawn = [
+                [next(deck) for _ in range(n * world)] for deck, n in zip(decks, step, strict=True)
+            ]
             # Place j of rank r is that of the joint batch at j * world + r, in either order.
             rows += [row for domain in drawn for row in domain]
         return rows
@@ -106,4 +108,7 @@ class DomainOrder:
         while len(dealt) < needed:
             dealt += torch.randperm(count, generator=generator).tolist()
         forced = torch.rand(needed, generator=generator) < self.forced
-        return [2 * (first + case) + int(must) for case, must in zip(dealt, forced.tolist(), strict=False)]
+        return [
+            2 * (first + case) + int(must)
+            for case, must in zip(dealt, forced.tolist(), strict=False)
+        ]

@@ -119,16 +119,20 @@ class Intensity:
         values = voxels[voxels != 0] if recipe.nonzero_only else voxels.ravel(order="K").copy()
         if values.size == 0:
             return cls(0.0, 0.0, 0.0, 1.0)
-        low, high = (float(p) for p in np.percentile(values, recipe.percentiles, overwrite_input=True))
+        low, high = (
+            float(p) for p in np.percentile(values, recipe.percentiles, overwrite_input=True)
+        )
         np.clip(values, low, high, out=values)
         mean = float(values.mean(dtype=np.float64))
         values -= np.float32(mean)
-        deviation = float(np.sqrt(np.einsum("i,i->", values, values, dtype=np.float64) / values.size))
+        deviation = float(
+            np.sqrt(np.einsum("i,i->", values, values, dtype=np.float64) / values.size)
+        )
         return cls(low, high, mean, deviation if deviation > 1e-12 * max(abs(mean), 1e-30) else 1.0)
 
     def apply(self, voxels: Voxels) -> NDArray[np.float32]:
         """The scaled image, a copy."""
-        scaled = np.clip(voxels, self.low, self.high).astype(np.float32)
+        scaled = np.clip(voxels, self.low, self.high).astype(np.float32, copy=False)
         scaled -= np.float32(self.mean)
         scaled /= np.float32(self.deviation)
         return scaled
