@@ -180,7 +180,13 @@ def _dynunet(plan: Plan) -> Backbone:
     for _ in plan.filters[1:]:
         levels.append(f"{inner}.downsample")
         inner = f"{inner}.next_layer"
-    return Backbone(network, width=plan.filters[0], levels=[*levels, inner], multiple=plan.multiple, in_channels=plan.in_channels)
+    return Backbone(
+        network,
+        width=plan.filters[0],
+        levels=[*levels, inner],
+        multiple=plan.multiple,
+        in_channels=plan.in_channels,
+    )
 
 
 class _Finished(nn.Module):
@@ -218,7 +224,8 @@ def _unet(plan: Plan) -> Backbone:
         _Finished(network, width, plan.spatial_dims),
         width=width,
         levels=[*levels, inner],
-        multiple=plan.multiple, in_channels=plan.in_channels,
+        multiple=plan.multiple,
+        in_channels=plan.in_channels,
     )
 
 
@@ -238,9 +245,11 @@ def _basic_unet(plan: Plan) -> Backbone:
         features=(*plan.filters, width),
         norm="batch",
     )
-    network.final_conv = nn.Identity()  # type: ignore[assignment]
+    network.final_conv = nn.Identity()
     levels = ["conv_0", *(f"down_{i}" for i in range(1, 5))]
-    return Backbone(network, width=width, levels=levels, multiple=plan.multiple, in_channels=plan.in_channels)
+    return Backbone(
+        network, width=width, levels=levels, multiple=plan.multiple, in_channels=plan.in_channels
+    )
 
 
 def _segresnet(plan: Plan) -> Backbone:
@@ -265,7 +274,9 @@ def _segresnet(plan: Plan) -> Backbone:
     )
     network.conv_final[2] = nn.Identity()
     levels = [f"down_layers.{i}" for i in range(count)]
-    return Backbone(network, width=width, levels=levels, multiple=plan.multiple, in_channels=plan.in_channels)
+    return Backbone(
+        network, width=width, levels=levels, multiple=plan.multiple, in_channels=plan.in_channels
+    )
 
 
 def _attention_unet(plan: Plan) -> Backbone:
@@ -284,4 +295,10 @@ def _attention_unet(plan: Plan) -> Backbone:
     for _ in plan.filters[2:]:
         levels.append(f"{inner}.0")
         inner = f"{inner}.1.submodule"
-    return Backbone(network, width=width, levels=[*levels, inner], multiple=plan.multiple, in_channels=plan.in_channels)
+    return Backbone(
+        network,
+        width=width,
+        levels=[*levels, inner],
+        multiple=plan.multiple,
+        in_channels=plan.in_channels,
+    )

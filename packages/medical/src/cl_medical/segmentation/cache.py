@@ -50,6 +50,12 @@ class Prepared:
     voxels: tuple[int, ...]
     least: tuple[float, ...]
 
+    @property
+    def ras_axes(self) -> str:
+        """Along which of R, A, S each axis of the file lies, whichever way it points."""
+        opposite = {"L": "R", "P": "A", "I": "S"}
+        return "".join(opposite.get(code, code) for code in self.axcodes)
+
 
 def case_key(case: Case, domain: Domain, recipe: Recipe) -> str:
     """Tells a prepared case from every other: its files as they are now, and how it is prepared."""

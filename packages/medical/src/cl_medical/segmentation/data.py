@@ -67,7 +67,7 @@ class Source:
 
 
 class PatchSet(Dataset[Batch]):
-    """Random patches of cases; row ``2 * case + 1`` must show a structure, row ``2 * case`` may.
+    """Random patches of cases. Each case has several rows, a share of which must show a structure.
 
     In two dimensions a patch lies in one slice, drawn uniformly. A forced patch holds a voxel of a
     structure, drawn uniformly among those of the case, so that small ones are met as often as large
@@ -78,6 +78,8 @@ class PatchSet(Dataset[Batch]):
         patch: Size, two or three axes; volumes that are thinner are filled up with their least
             value.
         augmentation: Random changes; ``None`` for patches as they are.
+        rows: Of each case.
+        forced: Share of a case's rows that must show a structure.
         channels: Of a sample; cases with fewer images are filled up with zeros.
     """
 
@@ -87,20 +89,27 @@ class PatchSet(Dataset[Batch]):
         patch: Sequence[int],
         augmentation: Augmentation | None,
         *,
+        rows: Sequence[int],
+        forced: float = 0.5,
         channels: int = 1,
     ) -> None:
         self.sources = tuple(sources)
+        self.ends = np.cumsum(rows)
+        self.rows = tuple(rows)
+        self.forced = forced
         self.patch = tuple(patch)
         self.augmentation = augmentation
         self.channels = channels
 
     def __len__(self) -> int:
-        return 2 * len(self.sources)
+        return int(self.ends[-1])
 
     def __getitem__(self, row: int) -> Batch:
-        case, forced = divmod(row, 2)
-        source = self.sources[case]
-        z, center = self._place(source, forced=bool(forced) and bool(source.places))
+        case = int(np.searchsorted(self.ends, row, side="right"))
+        source, count = self.sources[case], self.rows[case]
+        place = row - int(self.ends[case]) + count
+        forced = place < round(self.forced * count)
+        z, center = self._place(source, forced=forced and bool(source.places))
         least = torch.tensor(source.prepared.least)
         if self.augmentation is None:
             reach = [n // 2 + 1 for n in self.patch]
@@ -172,7 +181,8 @@ def fill_channels(image: Tensor, channels: int) -> Tensor:
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """Stack samples."""
+    """Stack samples, domain by domain."""
+    samples = sorted(samples, key=lambda sample: int(sample.domain))
     return Batch(*(torch.stack(list(part)) for part in zip(*samples, strict=True)))
 
 

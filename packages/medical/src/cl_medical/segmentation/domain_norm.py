@@ -70,7 +70,7 @@ class Rows:
         if len(self.domains) == 1:
             return [(self.domains[0], x)]
         grouped = x if self.order is None else x[self.order.to(x.device)]
-        return list(zip(self.domains, torch.split(grouped, self.counts), strict=True))
+        return list(zip(self.domains, torch.split(grouped, list(self.counts)), strict=True))
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Put what :meth:`split` gave back into the batch's order."""

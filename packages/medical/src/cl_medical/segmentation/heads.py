@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,6 +42,10 @@ class DomainHeads(nn.Module):
         convolution = nn.Conv2d if self.spatial_dims == 2 else nn.Conv3d
         self.heads.append(convolution(self.width, classes, kernel_size=1))
         return self.heads[-1]
+
+    def classes(self, domain: int) -> int:
+        """How many classes a domain has."""
+        return int(cast(nn.Conv2d, self.heads[domain]).out_channels)
 
     def forward(
         self, features: Float[Tensor, "n c ..."], rows: Rows

@@ -90,8 +90,7 @@ class LossHyper(Options):
 
     Args:
         class_weights: Of the cross-entropy: `none`, or `inverse` to a class's frequency in its
-            domain's training cases, in the power that keeps the rarest below 20 times the
-            commonest.
+            domain's training cases, at most 20 times that of the commonest.
         skip_absent_classes: Leave structures that no sample of the step shows out of the Dice.
         learning_rate: At the start; it falls to 0 as (1 - t/T)^0.9.
         weight_decay: Of filters; norms and biases do not decay.
@@ -223,5 +222,3 @@ class VolumeHyper(Options):
     def size(self) -> tuple[int, ...]:
         """The size of a sample."""
         return self.patch or ((256, 256) if self.dims == 2 else (32, 64, 64))
-
-

@@ -52,7 +52,7 @@ class Inference:
     patch: tuple[int, ...]
     overlap: float = 0.5
     tta: bool = False
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
 
     @property
     def dims(self) -> int:
@@ -115,8 +115,8 @@ def segment_volume(
         slabs = segment_grid(network, domain, image, least, inference)
     classes = np.zeros(shape, np.uint8)
     flat = geometry.turned(classes)  # a view: what is written there is on the file's grid
-    count = network.heads.heads[network.domains.index(domain)].out_channels
-    kept = np.zeros((int(count) - 1, *shape), np.uint8) if probabilities else None
+    count = network.heads.classes(network.domains.index(domain))
+    kept = np.zeros((count - 1, *shape), np.uint8) if probabilities else None
     for start, p in to_native(slabs, geometry):
         flat[start : start + len(p)] = p.argmax(1).to(torch.uint8).numpy()
         if kept is not None:
@@ -138,9 +138,7 @@ def _slices(
 ) -> Slabs:
     for start in range(0, geometry.shape[0], step):
         part = resample(read(start, min(start + step, geometry.shape[0])), geometry.grid[1:])
-        for offset, p in segment_grid(
-            network, domain, part.transpose(0, 1), least, inference
-        ):
+        for offset, p in segment_grid(network, domain, part.transpose(0, 1), least, inference):
             yield start + offset, p
 
 
@@ -183,7 +181,7 @@ def _by_slices(
     for start in range(0, image.shape[1], step):
         x, crop = _filled(image[:, start : start + step].transpose(0, 1), padded, least)
         p = _probabilities(network, domain, x, inference)
-        yield start, p[(..., *crop)].cpu()
+        yield start, p[:, :, crop[0], crop[1]].cpu()
 
 
 def _slices_at_once(sides: Sequence[int], patch: Sequence[int]) -> int:
@@ -243,9 +241,7 @@ def _starts(length: int, size: int, overlap: float) -> list[int]:
     return sorted({round(i * room / max(count - 1, 1)) for i in range(count)})
 
 
-def _filled(
-    x: Tensor, padded: Sequence[int], least: Tensor
-) -> tuple[Tensor, tuple[slice, ...]]:
+def _filled(x: Tensor, padded: Sequence[int], least: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
     """Fill ``(n, c, *s)`` up on both sides, and say where the image is then."""
     sides = x.shape[2:]
     crop = tuple(

@@ -13,6 +13,7 @@ Everything that is wrong is told at once, with domain, case, path and reason.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Literal, cast
 
 from cl_core.checks import near
 from cl_core.errors import InputError
+from cl_core.runs import write_atomic
 from cl_core.tables.documents import read_json, read_yaml
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "parse_manifest",
     "read_manifest",
     "volume_stem",
+    "write_manifest",
 ]
 
 SPLITS = ("train", "val", "test")
@@ -245,6 +248,42 @@ def read_manifest(path: Path | str) -> Manifest:
     return parse_manifest(content, base=path.parent, source=str(path))
 
 
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest as JSON, splits included, with absolute paths."""
+    import json
+
+    record = {
+        "format": "multidomain-segmentation/1",
+        "domains": {domain.name: _plain_domain(domain) for domain in manifest},
+    }
+    with write_atomic(path) as beside:
+        beside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _plain_domain(domain: Domain) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "classes": list(domain.classes),
+        "label_map": {str(raw): k for raw, k in domain.label_map.items()},
+        "modality": domain.modality,
+    }
+    if domain.slice_axis is not None:
+        record["slice_axis"] = domain.slice_axis
+    if domain.spacing is not None:
+        record["spacing_mm"] = list(domain.spacing)
+    record["cases"] = [
+        {
+            "id": case.name,
+            "image": [str(one.resolve()) for one in case.images],
+            "label": None if case.label is None else str(case.label.resolve()),
+            "split": case.split,
+            "patient": case.patient,
+            "volume_index": case.volume_index,
+        }
+        for case in domain.cases
+    ]
+    return record
+
+
 def is_volume(path: Path) -> bool:
     """Whether a name is that of a NIfTI volume."""
     return path.name.lower().endswith(_SUFFIXES)
@@ -259,17 +298,17 @@ def volume_stem(path: Path) -> str:
     return path.stem
 
 
-_DOMAIN_KEYS = {
-    "id": "",
-    "modality": "",
-    "classes": "",
-    "labels": "",
-    "label_map": "",
-    "slice_axis": "",
-    "spacing_mm": "",
-    "volume_index": "",
-    "cases": "",
-}
+_DOMAIN_KEYS = (
+    "id",
+    "modality",
+    "classes",
+    "labels",
+    "label_map",
+    "slice_axis",
+    "spacing_mm",
+    "volume_index",
+    "cases",
+)
 _CASE_KEYS = ("id", "image", "label", "split", "patient", "volume_index")
 
 
@@ -284,12 +323,13 @@ class _Reader:
         self.problems.append(Problem(reason, domain, case, str(path)))
 
     def unknown_keys(
-        self, record: Mapping[str, Any], known: Iterable[str], domain: str = "", case: str = ""
+        self, record: Mapping[str, Any], known: Sequence[str], domain: str = "", case: str = ""
     ) -> None:
         """Other keys are the user's notes, unless they look like a slip."""
-        for key in record:
-            if str(key) not in known and (hint := near(key, known)):
-                self.tell(f"unknown entry {str(key)!r}: {hint.strip()}", domain, case)
+        for key in map(str, record):
+            alike = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            if key not in known and alike:
+                self.tell(f"unknown entry {key!r}: did you mean {alike[0]}?", domain, case)
 
 
 def parse_manifest(content: Any, *, base: Path, source: str) -> Manifest:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -46,9 +47,9 @@ _POWER = 0.9
 class MultiDomainSegmenter(L.LightningModule):
     """Train a network on batches that mix domains.
 
-    A batch is a :class:`~cl_medical.segmentation.data.Batch`; a validation batch a prepared case,
-    which is segmented whole. Each validation logs ``val/dice``, the mean over domains of the mean
-    over structures of the mean over cases, and ``val/<domain>/dice`` and
+    A batch is a :class:`~cl_medical.segmentation.data.Batch`; a validation batch the number of a
+    case, which is segmented whole. Each validation logs ``val/dice``, the mean over domains of the
+    mean over structures of the mean over cases, and ``val/<domain>/dice`` and
     ``val/<domain>/<structure>/dice``.
 
     Args:
@@ -58,6 +59,7 @@ class MultiDomainSegmenter(L.LightningModule):
         contrast: The regularisation; ``None`` or a weight of 0 trains without.
         class_weights: Of the cross-entropy, for each domain in the network's order.
         inference: How validation cases are segmented.
+        cases: The validation cases, which a validation batch numbers.
         prior: A trained auto-encoder of masks, and the weight of its penalty.
         trained: The parameters that are trained; by default all.
         gather: Whether several devices compute the loss of their joint batch.
@@ -71,6 +73,7 @@ class MultiDomainSegmenter(L.LightningModule):
         contrast: ContrastHyper | None,
         *,
         inference: Inference,
+        cases: Sequence[Source] = (),
         class_weights: Sequence[Tensor] | None = None,
         prior: tuple[MaskPrior, float] | None = None,
         trained: Sequence[nn.Parameter] | None = None,
@@ -83,6 +86,7 @@ class MultiDomainSegmenter(L.LightningModule):
         self.contrast = contrast if contrast is not None and contrast.weight > 0 else None
         self.class_weights = class_weights
         self.inference = inference
+        self.cases = tuple(cases)
         self.gather = gather
         # Outside the module's children: its weights are neither trained nor kept with it.
         self._prior = prior
@@ -109,7 +113,8 @@ class MultiDomainSegmenter(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         out = self.network(batch.image, batch.domain, levels=self.levels)
         labels = dict(out.rows.split(batch.label))
-        terms, logged = {}, {}
+        terms: dict[int, Tensor] = {}
+        logged: dict[str, Tensor] = {}
         for k, logits in out.logits.items():
             weights = None if self.class_weights is None else self.class_weights[k]
             ce = cross_entropy(logits, labels[k], class_weights=weights, gather=self.gather)
@@ -159,24 +164,23 @@ class MultiDomainSegmenter(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._dice = {name: [] for name in self.network.domains}
 
-    def validation_step(self, source: Source, batch_idx: int) -> None:
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        source = self.cases[int(batch)]
         name = self.network.domains[source.domain]
         prepared = source.prepared
         image = torch.from_numpy(prepared.image.copy())
+        inference = replace(self.inference, device=str(self.device))
         slabs = [
             p.argmax(1)
             for _, p in segment_grid(
-                self.network, name, image, torch.tensor(prepared.least), self.inference
+                self.network, name, image, torch.tensor(prepared.least), inference
             )
         ]
         predicted = torch.cat(slabs)
         truth = torch.from_numpy(prepared.label.copy()).long()
         known = truth != IGNORE
         self._dice[name].append(
-            [
-                _dice(predicted == k, truth == k, known)
-                for k in range(1, len(self.classes[name]))
-            ]
+            [_dice(predicted == k, truth == k, known) for k in range(1, len(self.classes[name]))]
         )
 
     def on_validation_epoch_end(self) -> None:

@@ -91,7 +91,7 @@ class VolumeFile:
             values = np.asanyarray(data if self.index is None else data[..., self.index])
         values = values.reshape(self.shape)
         if np.issubdtype(values.dtype, np.integer):
-            return values
+            return cast(Voxels, values)
         if not math.isfinite(float(values.min())) or not math.isfinite(float(values.max())):
             raise InputError(f"{self.path}: labels that are NaN or infinite; clean the mask")
         whole = np.rint(values)
@@ -103,7 +103,7 @@ class VolumeFile:
             )
         if float(np.abs(whole).max()) > 2**31 - 1:
             raise InputError(f"{self.path}: labels beyond 2^31; give ids that are small numbers")
-        return whole.astype(np.int32)
+        return cast(Voxels, whole.astype(np.int32))
 
 
 def open_volume(path: Path, volume_index: int | None = None) -> VolumeFile:
@@ -117,7 +117,7 @@ def open_volume(path: Path, volume_index: int | None = None) -> VolumeFile:
         InputError: If it is none, is damaged, or is no volume of real numbers.
     """
     with _refusing(path):
-        image = nib.load(path)  # type: ignore[attr-defined]
+        image = nib.load(path)
         if not isinstance(image, nib.nifti1.Nifti1Image):
             raise InputError(f"{path} is no NIfTI volume")
         shape = tuple(int(n) for n in image.shape)
@@ -208,7 +208,7 @@ def write_like(path: Path, values: Voxels, source: VolumeFile, *, scale: float =
     image = type(source.image)(values.reshape(shape), source.image.affine, header)
     image.header.set_slope_inter(scale, 0.0)
     with write_atomic(path) as temporary, _telling(path):
-        nib.save(image, temporary)  # type: ignore[attr-defined]
+        nib.save(image, temporary)
 
 
 @contextmanager

@@ -93,15 +93,16 @@ def deal_splits(manifest: Manifest, *, val: float, test: float, seed: int) -> Ma
     """
     return replace(
         manifest,
-        domains=tuple(_dealt(domain, k, val, test, seed) for k, domain in enumerate(manifest)),
+        domains=tuple(_dealt(domain, val, test, seed) for domain in manifest),
     )
 
 
-def _dealt(domain: Domain, number: int, val: float, test: float, seed: int) -> Domain:
+def _dealt(domain: Domain, val: float, test: float, seed: int) -> Domain:
     open_cases = [case for case in domain.cases if case.split is None and case.label is not None]
     patients = sorted({case.patient for case in open_cases})
     present = {case.split for case in domain.cases if case.label is not None}
-    rng = np.random.default_rng(derive_seed(seed, number))
+    # By name: a domain is dealt the same with others and alone.
+    rng = np.random.default_rng(derive_seed(seed, *domain.name.encode()))
     order = [patients[i] for i in rng.permutation(len(patients))]
     part: dict[str, str] = {}
     for name, share in (("test", test), ("val", val)):

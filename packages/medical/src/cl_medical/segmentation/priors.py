@@ -12,6 +12,7 @@ layers here are a choice.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -57,7 +58,7 @@ class MaskPrior(nn.Module):
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         widths = [filters[0], *filters]
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             down += [convolution(before, after, 3, stride=2, padding=1), norm(after), nn.ReLU()]
             up = [transposed(after, before, 2, stride=2), norm(before), nn.ReLU(), *up]
         self.down = nn.Sequential(*down)

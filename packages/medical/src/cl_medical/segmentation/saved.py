@@ -48,7 +48,9 @@ class DomainCard(Options):
     def __post_init__(self) -> None:
         if not 2 <= len(self.classes) <= 255:
             raise OptionError(f"domains: {self.name} must have 2 to 255 classes")
-        if len(self.spacing) != 3 or any(mm is not None and not 0 < mm < 1e3 for mm in self.spacing):
+        if len(self.spacing) != 3 or any(
+            mm is not None and not 0 < mm < 1e3 for mm in self.spacing
+        ):
             raise OptionError(f"domains: {self.name} must have three spacings below 1000 mm")
 
     def domain(self) -> Domain:

@@ -89,7 +89,7 @@ class Geometry:
         order = self.turn[:, 0].astype(int)
         back = np.transpose(voxels, order)
         flipped = tuple(slice(None, None, -1 if sign < 0 else 1) for sign in self.turn[:, 1])
-        return cast(Voxels, back[flipped])
+        return back[flipped]
 
     @property
     def resampled(self) -> bool:
@@ -242,7 +242,7 @@ def prepare_image(
 
 def prepare_label(classes: Voxels, geometry: Geometry) -> NDArray[np.uint8]:
     """Take classes, uint8 ``(x, y, z)``, to the network's grid by nearest neighbour."""
-    return _resampled(geometry.turned(classes), geometry, intensity=None)
+    return cast(NDArray[np.uint8], _resampled(geometry.turned(classes), geometry, intensity=None))
 
 
 def _resampled(turned: Voxels, geometry: Geometry, *, intensity: Intensity | None) -> Any:
@@ -285,7 +285,7 @@ def map_labels(raw: Voxels, domain: Domain) -> NDArray[np.uint8]:
     if low >= 0 and high < 2**16:
         table = np.zeros(high + 1, np.uint8)
         table[found] = [domain.label_map[number] for number in found]
-        return cast(NDArray[np.uint8], table[raw])
+        return table[raw]
     made = np.zeros(raw.shape, np.uint8)
     for number in found:
         made[raw == number] = domain.label_map[number]
