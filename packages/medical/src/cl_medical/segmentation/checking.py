@@ -50,9 +50,7 @@ def _volumes(examined: Examined, name: str) -> list[str]:
     told = []
     for k, structure in enumerate(examined.manifest.domain(name).classes):
         if k and facts:
-            ml = [
-                one.prepared.voxels[k] * math.prod(one.prepared.spacing) / 1000 for one in facts
-            ]
+            ml = [one.prepared.voxels[k] * math.prod(one.prepared.spacing) / 1000 for one in facts]
             told.append(f"{structure} {np.median(ml):.4g}")
     return told
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cl_core.runs import Run
 from cl_medical.segmentation.config import DemoConfig, ExtendConfig, PredictConfig, TrainConfig
-from cl_medical.segmentation.hyper import NetworkHyper, VolumeHyper
+from cl_medical.segmentation.hyper import LossHyper, NetworkHyper, VolumeHyper
 from cl_medical.segmentation.phantoms import Phantoms
 
 __all__ = ["DemoSteps", "demo_steps", "same_masks"]
@@ -41,8 +41,9 @@ def demo_steps(config: DemoConfig, run: Run, joints: Phantoms) -> DemoSteps:
         volumes=volumes,
         network=NetworkHyper(filters=(8, 16, 32, 64)),
         batch_size=12,
-        steps=25,
-        epochs=6,
+        steps=40,
+        epochs=8,
+        loss=LossHyper(learning_rate=3e-3),
         seed=config.seed,
         trainer=config.trainer,
     )
@@ -51,8 +52,9 @@ def demo_steps(config: DemoConfig, run: Run, joints: Phantoms) -> DemoSteps:
         data=str(joints.fourth),
         out=run.output("extend"),
         batch_size=8,
-        steps=20,
-        epochs=5,
+        steps=30,
+        epochs=6,
+        loss=LossHyper(learning_rate=3e-3),
         seed=config.seed,
         trainer=config.trainer,
     )

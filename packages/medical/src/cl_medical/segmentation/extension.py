@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-
 import torch
 
 from cl_core.errors import InputError
@@ -16,10 +15,9 @@ from cl_medical.segmentation import modes
 from cl_medical.segmentation.cache import VolumeCache
 from cl_medical.segmentation.config import ExtendConfig
 from cl_medical.segmentation.data import Source, central_patches
-from cl_medical.segmentation.embedding import domain_scores
-from cl_medical.segmentation.inference import Inference
+from cl_medical.segmentation.embedding import domain_points, domain_scores
 from cl_medical.segmentation.evaluation import score_manifest
-from cl_medical.segmentation.embedding import domain_points
+from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Domain, Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
 from cl_medical.segmentation.preparation import Examined, deal_splits
@@ -88,7 +86,9 @@ def extend_model(
         trained=added if config.unfreeze == "none" else None,
     )
     own_examined = _only(examined, domain.name)
-    inner = replace(own_examined, manifest=replace(data, domains=(examined.manifest.domain(domain.name),)))
+    inner = replace(
+        own_examined, manifest=replace(data, domains=(examined.manifest.domain(domain.name),))
+    )
     points = domain_points(
         network, sources_of(inner, "train", domains=network.domains), model.card.patch
     )
@@ -104,7 +104,9 @@ def extend_model(
     scores = []
     if run.writes:
         inference = Inference(patch=card.patch)
-        scores = [one for one, _, _ in score_manifest(extended, examined.manifest, ("val",), inference)]
+        scores = [
+            one for one, _, _ in score_manifest(extended, examined.manifest, ("val",), inference)
+        ]
     trained = modes.Trained(
         model=extended,
         history=result.history,

@@ -26,7 +26,7 @@ from cl_medical.segmentation.manifest import (
     write_manifest,
 )
 from cl_medical.segmentation.network import MultiDomainNetwork
-from cl_medical.segmentation.preparation import Examined, deal_splits, examine
+from cl_medical.segmentation.preparation import Examined, examine
 from cl_medical.segmentation.saved import (
     DomainCard,
     Networks,
@@ -260,6 +260,7 @@ def card_of(
 
 
 def domain_card(domain: Domain, examined: Examined, center: Sequence[float]) -> DomainCard:
+    """Describe a domain as it was prepared for training."""
     recipe = examined.recipes[domain.name]
     return DomainCard(
         name=domain.name,

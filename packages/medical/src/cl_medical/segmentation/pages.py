@@ -23,7 +23,9 @@ __all__ = [
     "training_page",
 ]
 
-_OVERLAYS = "Truth dashed, mask in full, a colour a structure; of each case the slice that shows most."
+_OVERLAYS = (
+    "Truth dashed, mask in full, a colour a structure; of each case the slice that shows most."
+)
 
 
 def training_page(
@@ -136,11 +138,11 @@ def score_rows(scores: Sequence[CaseScores]) -> list[dict[str, object]]:
 
 def volume_rows(results: Sequence[Predicted]) -> list[dict[str, object]]:
     """A row for each case: its domain and the ml of its structures."""
-    return [
-        {"case": one.job.name, "domain": one.domain}
-        | {name: f"{ml:.3f}" for name, ml in one.volumes.items()}
-        for one in results
-    ]
+    rows: list[dict[str, object]] = []
+    for one in results:
+        own = {name: f"{ml:.3f}" for name, ml in one.volumes.items()}
+        rows.append({"case": one.job.name, "domain": one.domain, **own})
+    return rows
 
 
 def _spread(row: Mapping[str, object], figure: str, scale: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""Made-up joints as NIfTI: two bones and a gap, each joint with a look, a grid and labels of its own.
+"""Made-up joints as NIfTI: bones and a gap, each joint with a look, a grid and labels of its own.
 
 Spacings, orientations, contrasts, intensity ranges and label numbers differ between the joints, as
 they do between hospitals.
@@ -48,11 +48,51 @@ class Joint:
 
 
 JOINTS = (
-    Joint("ankle", {1: "tibia", 2: "talus"}, "RAS", (4, 1, 1), (10, 64, 64), (0.9, 0.7), 0.4, 800, "R"),
-    Joint("knee", {1: "femur", 2: "tibia"}, "PIR", (1.2, 1.2, 3), (60, 60, 12), (0.3, 0.2), 0.7, 90, "R"),
-    Joint("shoulder", {3: "humerus"}, "LPS", (1, 1, 5), (64, 64, 9), (0.6,), 0.25, 4000, "S"),
-    Joint("hip", {1: "pelvis", 5: "femur"}, "RPS", (1.4, 1.1, 1.1), (24, 60, 60), (0.5, 0.8), 0.35, 300, "R"),
-)  # fmt: skip
+    Joint(
+        name="ankle",
+        labels={1: "tibia", 2: "talus"},
+        axes="RAS",
+        spacing=(4, 1, 1),
+        shape=(10, 64, 64),
+        bones=(0.9, 0.7),
+        tissue=0.4,
+        scale=800,
+        axis="R",
+    ),
+    Joint(
+        name="knee",
+        labels={1: "femur", 2: "tibia"},
+        axes="PIR",
+        spacing=(1.2, 1.2, 3),
+        shape=(60, 60, 12),
+        bones=(0.3, 0.2),
+        tissue=0.7,
+        scale=90,
+        axis="R",
+    ),
+    Joint(
+        name="shoulder",
+        labels={3: "humerus"},
+        axes="LPS",
+        spacing=(1, 1, 5),
+        shape=(64, 64, 9),
+        bones=(0.6,),
+        tissue=0.25,
+        scale=4000,
+        axis="S",
+    ),
+    Joint(
+        name="hip",
+        labels={1: "pelvis", 5: "femur"},
+        axes="RPS",
+        spacing=(1.4, 1.1, 1.1),
+        shape=(24, 60, 60),
+        bones=(0.5, 0.8),
+        tissue=0.35,
+        scale=300,
+        axis="R",
+    ),
+)
 
 
 class Phantoms(NamedTuple):
@@ -80,7 +120,7 @@ def write_phantoms(folder: Path, *, cases: int, seed: int) -> Phantoms:
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    records = {}
+    records: dict[str, dict[str, object]] = {}
     for joint in JOINTS:
         (folder / joint.name).mkdir(exist_ok=True)
         entries = []
@@ -99,7 +139,7 @@ def write_phantoms(folder: Path, *, cases: int, seed: int) -> Phantoms:
             entries.append({"id": name, "image": paths[0], "label": paths[1], "split": split})
         records[joint.name] = {
             "modality": "phantom",
-            "labels": {0: "background", **joint.labels},
+            "labels": dict(enumerate(["background"])) | joint.labels,
             "slice_axis": joint.axis,
             "cases": entries,
         }
@@ -119,7 +159,9 @@ def _volume(
     """Bones as ellipsoids on either side of a gap, tissue with a slow gradient, and noise."""
     shape, spacing = np.array(joint.shape), np.array(joint.spacing)
     extent = shape * spacing
-    grid: Any = np.meshgrid(*[(np.arange(n) + 0.5) * mm for n, mm in zip(shape, spacing, strict=True)], indexing="ij")
+    grid: Any = np.meshgrid(
+        *[(np.arange(n) + 0.5) * mm for n, mm in zip(shape, spacing, strict=True)], indexing="ij"
+    )
     points = np.stack(grid, -1) - extent / 2
     across = int(np.argmax(spacing))
     along = [axis for axis in range(3) if axis != across]

@@ -291,16 +291,12 @@ def benchmark(config: BenchmarkConfig) -> Outcome:
     from cl_medical.segmentation import pages
     from cl_medical.segmentation.benchmarking import benchmark_tables, train_and_score
 
-    with Run.create(
-        config.out, config, resume=config.resume, overwrite=config.overwrite
-    ) as run:
+    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
         found = train_and_score(config, run)
         metrics, rows, tests = benchmark_tables(found, config.reference)
         pages.benchmark_page(run, rows, tests)
         run.save_metrics(metrics)
-    return Outcome(
-        out=run.path, metrics=metrics, lines=[*text_table(rows), *text_table(tests)]
-    )
+    return Outcome(out=run.path, metrics=metrics, lines=[*text_table(rows), *text_table(tests)])
 
 
 def demo(config: DemoConfig) -> Outcome:

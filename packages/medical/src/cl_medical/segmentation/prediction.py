@@ -22,7 +22,15 @@ from cl_medical.segmentation.saved import DomainCard, SavedModel
 from cl_medical.segmentation.scoring import segment_case
 from cl_medical.segmentation.volumes import open_case, prepare_image
 
-__all__ = ["Job", "Predicted", "device_named", "find_domain", "jobs_of", "predict_one", "write_mask"]
+__all__ = [
+    "Job",
+    "Predicted",
+    "device_named",
+    "find_domain",
+    "jobs_of",
+    "predict_one",
+    "write_mask",
+]
 
 
 @dataclass(frozen=True)
@@ -160,9 +168,7 @@ def predict_one(run: Run, model: SavedModel, job: Job, config: PredictConfig) ->
         notes.append(note)
     card = model.card.of_domain(name)
     recipe = model.card.recipe(card)
-    case = Case(
-        name=job.case.name, images=job.case.images, volume_index=job.case.volume_index
-    )
+    case = Case(name=job.case.name, images=job.case.images, volume_index=job.case.volume_index)
     volume = open_case(case, recipe)
     if len(volume.files) > model.card.plan.in_channels:
         raise InputError(
@@ -170,7 +176,10 @@ def predict_one(run: Run, model: SavedModel, job: Job, config: PredictConfig) ->
             f"{model.card.plan.in_channels}"
         )
     inference = Inference(
-        patch=model.card.patch, overlap=config.overlap, tta=config.tta, device=device_named(config.device)
+        patch=model.card.patch,
+        overlap=config.overlap,
+        tta=config.tta,
+        device=device_named(config.device),
     )
     network = model.networks.of_domain(name).to(inference.device)
     made = segment_case(
@@ -206,7 +215,7 @@ def write_mask(path: Path, classes: np.ndarray, source: VolumeFile, card: Domain
     """Write a mask in the raw ids of its domain; returns a note if that is not possible."""
     raw, note = card.domain().raw_ids()
     table = np.array(raw)
-    kind = np.uint8 if 0 <= table.min() and table.max() < 2**8 else np.uint16
+    kind = np.uint8 if table.min() >= 0 and table.max() < 2**8 else np.uint16
     if table.min() < 0 or table.max() >= 2**16:
         table, kind = np.arange(len(raw)), np.uint8
         note = f"{card.name}: ids beyond 65535, so masks hold the classes' numbers"

@@ -193,7 +193,7 @@ def read_case_scores(path: Path) -> list[CaseScores]:
     from cl_core.errors import InputError
     from cl_core.tables.files import read_table
 
-    table = read_table(path, header=True)
+    table = read_table(path, header="yes")
     columns = {name: table.column(name) for name in _COLUMNS}
     lacking = [name for name, column in columns.items() if column is None]
     if lacking:
