@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_core.distributed import sum_over_ranks, world_size
@@ -36,7 +36,7 @@ __all__ = [
     "use_domain",
 ]
 
-Ids = Integer[Tensor, " n"] | Sequence[int] | Sequence[str] | int | str
+Ids = Tensor | Sequence[int] | Sequence[str] | int | str
 """Whose each row of a batch is, by number or name; one for all rows."""
 
 
