@@ -9,11 +9,13 @@ from typing import Any
 
 from cl_core.report.figures import MISSING
 from cl_core.runs import Run
-from cl_medical.segmentation import modes
 from cl_medical.segmentation.cache import VolumeCache
 from cl_medical.segmentation.config import BenchmarkConfig, EvaluateConfig, TrainConfig
+from cl_medical.segmentation.evaluating import evaluate_run
 from cl_medical.segmentation.evaluation import paired_tests
+from cl_medical.segmentation.modes import train_within
 from cl_medical.segmentation.preparation import deal_splits
+from cl_medical.segmentation.reading import open_manifest
 from cl_medical.segmentation.scoring import read_case_scores
 
 __all__ = ["Found", "benchmark_tables", "train_and_score"]
@@ -34,10 +36,8 @@ class Found:
 
 def train_and_score(config: BenchmarkConfig, run: Run) -> dict[str, list[Found]]:
     """Train and score what has not been yet."""
-    from cl_medical.segmentation.pipeline import evaluate, train_within
-
     cache = VolumeCache(config.cache)
-    manifest = modes.open_manifest(config.data, config.domains)
+    manifest = open_manifest(config.data, config.domains)
     # Splits are dealt once, by the first seed, so that all seeds are scored on the same cases.
     manifest = deal_splits(manifest, val=config.val, test=config.test, seed=config.seed)
     found: dict[str, list[Found]] = {mode: [] for mode in config.mode_names}
@@ -51,7 +51,9 @@ def train_and_score(config: BenchmarkConfig, run: Run) -> dict[str, list[Found]]
                 run.begun()
             scored = place / "evaluate"
             if not (scored / "metrics.json").is_file():
-                evaluate(EvaluateConfig(run=place, overwrite=(scored / "config.yaml").is_file()))
+                evaluate_run(
+                    EvaluateConfig(run=place, overwrite=(scored / "config.yaml").is_file())
+                )
             silhouette = Run.open(place).metrics().get("domain_silhouette")
             scores = read_case_scores(scored / "cases.csv")
             found[mode].append(

@@ -11,7 +11,6 @@ import torch
 from cl_core.errors import InputError
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
-from cl_medical.segmentation import modes
 from cl_medical.segmentation.cache import VolumeCache
 from cl_medical.segmentation.config import ExtendConfig
 from cl_medical.segmentation.data import Source, central_patches
@@ -21,7 +20,9 @@ from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Domain, Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
 from cl_medical.segmentation.preparation import Examined, deal_splits
+from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.saved import Networks, SavedModel
+from cl_medical.segmentation.single import Trained, domain_card, examined_data
 from cl_medical.segmentation.training import fit_network, sources_of
 
 __all__ = ["extend_model", "new_domain"]
@@ -55,7 +56,7 @@ def new_domain(manifest: Manifest, model: SavedModel) -> Domain:
 
 def extend_model(
     config: ExtendConfig, run: Run, model: SavedModel, manifest: Manifest, cache: VolumeCache
-) -> tuple[modes.Trained, dict[str, float]]:
+) -> tuple[Trained, dict[str, float]]:
     """Add a domain to a model and train it.
 
     Returns:
@@ -68,9 +69,9 @@ def extend_model(
     data = manifest
     if config.unfreeze == "all":
         data = replace(manifest, domains=(*_old(config, model).domains, *manifest.domains))
-    examined = modes.examined_data(config, data, cache, recipes=recipes)
+    examined = examined_data(config, data, cache, recipes=recipes)
     if run.writes:
-        write_manifest(run.output(modes.MANIFEST), examined.manifest)
+        write_manifest(run.output(MANIFEST), examined.manifest)
     seed_everything(config.seed)
     start = _start(config, network, model, examined, domain)
     added = network.add_domain(domain.name, domain.count, copy_of=start)
@@ -93,7 +94,7 @@ def extend_model(
         network, sources_of(inner, "train", domains=network.domains), model.card.patch
     )
     center = points.centers(len(network.domains))[-1]
-    fresh = modes.domain_card(inner.manifest.domain(domain.name), inner, center)
+    fresh = domain_card(inner.manifest.domain(domain.name), inner, center)
     card = replace(
         model.card,
         domains=(*model.card.domains, fresh),
@@ -107,7 +108,7 @@ def extend_model(
         scores = [
             one for one, _, _ in score_manifest(extended, examined.manifest, ("val",), inference)
         ]
-    trained = modes.Trained(
+    trained = Trained(
         model=extended,
         history=result.history,
         seconds=result.seconds,
@@ -136,8 +137,8 @@ def _volumes(config: ExtendConfig, model: SavedModel) -> Any:
 
 def _old(config: ExtendConfig, model: SavedModel) -> Manifest:
     """The data of the old domains, for rehearsal."""
-    data = config.rehearse if config.rehearse is not None else str(config.run / modes.MANIFEST)
-    manifest = modes.open_manifest(data, None)
+    data = config.rehearse if config.rehearse is not None else str(config.run / MANIFEST)
+    manifest = open_manifest(data, None)
     manifest = manifest.only([domain.name for domain in model.card.domains])
     return deal_splits(manifest, val=config.val, test=config.test, seed=config.seed)
 

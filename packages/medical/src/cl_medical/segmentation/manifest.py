@@ -1,6 +1,7 @@
 """The manifest: which domains there are, their cases, their classes, and what is wrong with it.
 
-A YAML or JSON file, or folders by convention (:mod:`cl_medical.segmentation.conventions`)::
+A YAML or JSON file, or folders by convention
+(:mod:`cl_medical.segmentation.conventions`)::
 
     domains:
       knee:
@@ -22,7 +23,6 @@ from typing import Any, Literal, cast
 from cl_core.checks import near
 from cl_core.errors import InputError
 from cl_core.runs import write_atomic
-from cl_core.tables.documents import read_json, read_yaml
 
 __all__ = [
     "SPLITS",
@@ -33,7 +33,6 @@ __all__ = [
     "Problem",
     "is_volume",
     "parse_manifest",
-    "read_manifest",
     "volume_stem",
     "write_manifest",
 ]
@@ -213,39 +212,6 @@ class Manifest:
             for case in domain.cases
             for path in (*case.images, *([case.label] if case.label else []))
         ]
-
-
-def read_manifest(path: Path | str) -> Manifest:
-    """Read a manifest file, or folders that follow a convention.
-
-    Args:
-        path: A ``.yaml``, ``.yml`` or ``.json`` file, or a folder with a manifest in it, of a
-            Medical Segmentation Decathlon or nnU-Net data set, in the BIDS layout, or of several
-            such folders.
-
-    Returns:
-        The manifest; what its files hold has not been looked at.
-
-    Raises:
-        InputError: If there is nothing of the kind.
-    """
-    from cl_medical.segmentation.conventions import read_folder
-
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"--data {path}: not found")
-    if path.is_dir():
-        for name in ("manifest.yaml", "manifest.yml", "manifest.json"):
-            if (path / name).is_file():
-                return read_manifest(path / name)
-        return read_folder(path)
-    if is_volume(path):
-        raise InputError(
-            f"--data {path} is one volume: give a manifest (.yaml or .json) or a folder of a data "
-            "set"
-        )
-    content = read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
-    return parse_manifest(content, base=path.parent, source=str(path))
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cl_core.commands.outcome import Outcome, out_of, text_table
+from cl_core.commands.outcome import Outcome, text_table
 from cl_core.errors import InputError
-from cl_core.runs import Run, write_atomic
-from cl_medical.segmentation import modes
+from cl_core.runs import Run
+from cl_medical.segmentation import pages
 from cl_medical.segmentation.cache import VolumeCache
 from cl_medical.segmentation.checking import domain_rows, problem_lines, write_problems
 from cl_medical.segmentation.config import (
@@ -24,21 +19,14 @@ from cl_medical.segmentation.config import (
     PredictConfig,
     TrainConfig,
 )
-from cl_medical.segmentation.manifest import SPLITS, Manifest
+from cl_medical.segmentation.evaluating import evaluate_run
+from cl_medical.segmentation.modes import train_within
 from cl_medical.segmentation.preparation import deal_splits, examine
-from cl_medical.segmentation.scoring import (
-    CaseScores,
-    read_case_scores,
-    summarise,
-    summary_rows,
-    write_cases,
-    write_summary,
-)
+from cl_medical.segmentation.reading import fingerprint_of, open_manifest
+from cl_medical.segmentation.records import finish_training, shown_rows
+from cl_medical.segmentation.scoring import read_case_scores
 
-if TYPE_CHECKING:
-    from cl_medical.segmentation.saved import DomainCard
-
-__all__ = ["benchmark", "check", "demo", "evaluate", "extend", "predict", "train", "train_within"]
+__all__ = ["benchmark", "check", "demo", "evaluate", "extend", "predict", "train"]
 
 
 def check(config: CheckConfig) -> Outcome:
@@ -51,7 +39,7 @@ def check(config: CheckConfig) -> Outcome:
     Raises:
         InputError: If there is no manifest.
     """
-    manifest = modes.open_manifest(config.data, None)
+    manifest = open_manifest(config.data, None)
     examined = examine(manifest, VolumeCache(None), keep=(), need=())
     for domain in manifest:
         if not any(case.label for case in domain.cases if case.split in ("train", None)):
@@ -86,120 +74,17 @@ def train(config: TrainConfig) -> Outcome:
         InputError: If the data, an option or the output folder do not fit.
         TrainingError: If the loss stops being a number.
     """
-    manifest = modes.open_manifest(config.data, config.domains)
+    manifest = open_manifest(config.data, config.domains)
     run, trained = train_within(config, manifest, VolumeCache(config.cache))
     metrics = trained.metrics()
-    lines = [*trained.notes, *text_table(_table(trained.scores))]
+    lines = [*trained.notes, *text_table(shown_rows(trained.scores))]
     lines.append(f"trained in {trained.seconds:.1f} s" + _told_dice(metrics))
     return Outcome(out=run.path, metrics=metrics, lines=lines)
 
 
-def train_within(
-    config: TrainConfig, manifest: Manifest, cache: VolumeCache
-) -> tuple[Run, modes.Trained]:
-    """Train into ``config.out`` on a manifest that has been read."""
-    if config.cv is None:
-        manifest = deal_splits(manifest, val=config.val, test=config.test, seed=config.seed)
-    with Run.create(
-        config.out,
-        config,
-        resume=config.resume,
-        overwrite=config.overwrite,
-        data=modes.fingerprint_of(manifest),
-    ) as run:
-        if config.cv is not None:
-            trained = modes.train_folds(config, run, manifest, cache)
-        elif config.mode in ("individual", "transfer"):
-            trained = modes.train_members(config, run, manifest, cache)
-        else:
-            trained = modes.train_one(config, run, manifest, cache)
-        finish_training(run, trained, f"Training: {config.mode}", manifest)
-    return run, trained
-
-
-def finish_training(run: Run, trained: modes.Trained, title: str, manifest: Manifest) -> None:
-    """Write the tables, the figures and the report of a training."""
-    from cl_medical.segmentation import pages
-
-    metrics = trained.metrics()
-    if run.writes:
-        _write_tables(run, trained.scores)
-        pages.training_page(
-            run,
-            title,
-            metrics,
-            trained.history,
-            trained.scores,
-            trained.points,
-            manifest.names if trained.model is None else _names(trained.model.card.domains),
-            trained.notes,
-        )
-    run.save_metrics(metrics, seconds=trained.seconds)
-
-
 def evaluate(config: EvaluateConfig) -> Outcome:
-    """Score a run on native grids.
-
-    Returns:
-        ``dice``, ``<domain>/dice`` and ``<domain>/<structure>/dice``, ``/hd95``, ``/assd``,
-        ``/n``, ``/n_failed`` and others, means over cases, then structures, then domains.
-
-    Raises:
-        InputError: If there is no such run, or data and model do not go together.
-    """
-    from cl_medical.segmentation import pages
-    from cl_medical.segmentation.evaluation import paired_tests, score_manifest, scored_cases
-    from cl_medical.segmentation.inference import Inference
-    from cl_medical.segmentation.prediction import device_named, write_mask
-    from cl_medical.segmentation.saved import SavedModel
-
-    model = SavedModel.load(config.run)
-    source = config.data if config.data is not None else str(config.run / modes.MANIFEST)
-    manifest = modes.open_manifest(source, config.domains)
-    if manifest.problems:
-        modes.require_sound(manifest)
-    model.require_domains(manifest, f"--data {manifest.source}")
-    splits = SPLITS if config.split == "all" else (config.split,)
-    if config.split == "all" or all(c.split is None for d in manifest for c in d.cases):
-        manifest = _all_in(manifest, splits[-1])
-    if not any(scored_cases(manifest, splits)):
-        raise InputError(
-            f"--split {config.split}: {manifest.source} has no labelled case of it; choose another"
-        )
-    other = None if config.against is None else read_case_scores(config.against / "cases.csv")
-    inference = Inference(
-        patch=model.card.patch,
-        overlap=config.overlap,
-        tta=config.tta,
-        device=device_named(config.device),
-    )
-    model.networks.to(inference.device)
-    with Run.create(out_of(config, "evaluate"), config, overwrite=config.overwrite) as run:
-        scores: list[CaseScores] = []
-        for one, segmented, domain in score_manifest(
-            model, manifest, splits, inference, largest=config.largest_component
-        ):
-            scores.append(one)
-            if config.masks:
-                card = model.card.of_domain(domain.name)
-                path = run.output(f"masks/{domain.name}/{one.case}.nii.gz")
-                write_mask(path, segmented.result.classes, segmented.volume.files[0], card)
-        metrics = summarise(scores)
-        _write_tables(run, scores)
-        tests: list[dict[str, object]] = []
-        if other is not None:
-            found = paired_tests(_dice_of(scores), _dice_of(other))
-            tests = [
-                {"domain": name, "pairs": t.n, "difference": t.difference, "p": t.p}
-                for name, t in found.items()
-            ]
-            metrics |= {f"against/{n}/difference": t.difference for n, t in found.items()}
-            metrics |= {f"against/{n}/p": t.p for n, t in found.items()}
-        what = f"{len(scores)} {config.split} cases of {manifest.source}"
-        pages.evaluation_page(run, what, metrics, scores, tests)
-        run.save_metrics(metrics)
-    lines = [what, *text_table(_table(scores)), f"Dice {metrics['dice']:.3f}"]
-    return Outcome(out=run.path, metrics=metrics, lines=lines, files=("cases.csv", "report.html"))
+    """Score a run on native grids: see :func:`~cl_medical.segmentation.evaluating.evaluate_run`."""
+    return evaluate_run(config)
 
 
 def predict(config: PredictConfig) -> Outcome:
@@ -212,7 +97,6 @@ def predict(config: PredictConfig) -> Outcome:
         InputError: If there is no such run, nothing to segment, the domain is not known, or the
             disk is full.
     """
-    from cl_medical.segmentation import pages
     from cl_medical.segmentation.prediction import Predicted, jobs_of, predict_one
     from cl_medical.segmentation.saved import SavedModel
 
@@ -259,7 +143,7 @@ def extend(config: ExtendConfig) -> Outcome:
     from cl_medical.segmentation.saved import SavedModel
 
     model = SavedModel.load(config.run)
-    manifest = modes.open_manifest(config.data, config.domains)
+    manifest = open_manifest(config.data, config.domains)
     new_domain(manifest, model)
     manifest = deal_splits(manifest, val=config.val, test=config.test, seed=config.seed)
     with Run.create(
@@ -267,13 +151,13 @@ def extend(config: ExtendConfig) -> Outcome:
         config,
         resume=config.resume,
         overwrite=config.overwrite,
-        data=modes.fingerprint_of(manifest),
+        data=fingerprint_of(manifest),
     ) as run:
         trained, figures = extend_model(config, run, model, manifest, VolumeCache(config.cache))
         metrics = {**trained.metrics(), **figures}
         finish_training(run, trained, f"A new domain: {manifest.names[0]}", manifest)
         run.save_metrics(metrics, seconds=trained.seconds)
-    lines = [*trained.notes, *text_table(_table(trained.scores))]
+    lines = [*trained.notes, *text_table(shown_rows(trained.scores))]
     lines.append(f"trained in {trained.seconds:.1f} s" + _told_dice(metrics))
     return Outcome(out=run.path, metrics=metrics, lines=lines)
 
@@ -288,7 +172,6 @@ def benchmark(config: BenchmarkConfig) -> Outcome:
     Raises:
         InputError: If the data, an option or the output folder do not fit.
     """
-    from cl_medical.segmentation import pages
     from cl_medical.segmentation.benchmarking import benchmark_tables, train_and_score
 
     with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
@@ -306,7 +189,6 @@ def demo(config: DemoConfig) -> Outcome:
         Figures of `evaluate` on the three under ``three/``, on the fourth under ``fourth/``, and
         ``old_unchanged``, 1 if the masks of the three are the same afterwards to the last voxel.
     """
-    from cl_medical.segmentation import pages
     from cl_medical.segmentation.demonstration import demo_steps, same_masks
     from cl_medical.segmentation.phantoms import write_phantoms
 
@@ -342,52 +224,5 @@ def demo(config: DemoConfig) -> Outcome:
     return Outcome(out=run.path, metrics=metrics, lines=lines, files=("masks", "report.html"))
 
 
-def _write_tables(run: Run, scores: list[CaseScores]) -> None:
-    """A row a case and structure; a row a structure, as table and as JSON."""
-    write_cases(run.output("cases.csv"), scores)
-    rows = summary_rows(scores)
-    write_summary(run.output("summary.csv"), rows)
-    plain = [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        for row in rows
-    ]
-    with write_atomic(run.output("summary.json")) as beside:
-        beside.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", "utf-8")
-
-
-def _table(scores: list[CaseScores]) -> list[dict[str, object]]:
-    from cl_medical.segmentation.pages import score_rows
-
-    return score_rows(scores) if scores else []
-
-
 def _told_dice(metrics: dict[str, float]) -> str:
     return f", Dice {metrics['dice']:.3f}" if "dice" in metrics else ""
-
-
-def _dice_of(scores: list[CaseScores]) -> dict[tuple[str, str, str], float]:
-    return {
-        (one.domain, one.case, name): figures.dice
-        for one in scores
-        for name, figures in one.structures.items()
-    }
-
-
-def _all_in(manifest: Manifest, split: str) -> Manifest:
-    """The manifest with every labelled case in one split."""
-    return replace(
-        manifest,
-        domains=tuple(
-            replace(
-                domain,
-                cases=tuple(
-                    replace(case, split=split) for case in domain.cases if case.label is not None
-                ),
-            )
-            for domain in manifest
-        ),
-    )
-
-
-def _names(domains: Sequence[DomainCard]) -> list[str]:
-    return [domain.name for domain in domains]

@@ -15,9 +15,10 @@ from cl_medical.segmentation.config import PredictConfig
 from cl_medical.segmentation.data import Source, central_patches
 from cl_medical.segmentation.embedding import PATCHES, domain_scores
 from cl_medical.segmentation.inference import Inference
-from cl_medical.segmentation.manifest import Case, is_volume, read_manifest, volume_stem
+from cl_medical.segmentation.manifest import Case, is_volume, volume_stem
 from cl_medical.segmentation.nifti import VolumeFile, write_like
 from cl_medical.segmentation.overlays import Picture, picture_of
+from cl_medical.segmentation.reading import read_manifest
 from cl_medical.segmentation.saved import DomainCard, SavedModel
 from cl_medical.segmentation.scoring import segment_case
 from cl_medical.segmentation.volumes import open_case, prepare_image
