@@ -209,7 +209,7 @@ class MultiDomainSegmenter(L.LightningModule):
         }
         self._never = zero if self._never is None else self._never & zero
         half = (self.trainer.max_epochs or 1) // 2
-        if self._never and self.current_epoch + 1 == max(2, half):
+        if self._never and self.current_epoch + 1 == max(3, half):
             told = ", ".join(f"{name}/{structure}" for name, structure in sorted(self._never))
             warnings.warn(
                 f"the Dice of {told} has stayed at 0 so far: try --loss.class_weights inverse, a "
