@@ -20,7 +20,7 @@ PACKAGES = {
 CORE = (
     ("_version", "_moved", "renamed", "errors"),
     ("checks", "tables"),
-    ("commands.recipes", "commands.terminal"),
+    ("commands.recipes", "commands.source", "commands.terminal"),
     ("commands.options",),
     ("config",),
     ("runs",),

@@ -219,3 +219,25 @@ def test_a_random_stream_continues_where_it_stopped():
         between.append(torch.rand(2))
     assert torch.equal(torch.cat(halves), whole)
     assert torch.equal(torch.cat(between), outside)
+
+
+class Threads(Dataset):
+    """Every sample is the number of threads it is made on."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, row):
+        return torch.get_num_threads()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_rows_are_read_on_one_thread_and_the_model_keeps_its_own(workers):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen = torch.cat(list(loader(Threads(), workers=workers)))
+        assert seen.tolist() == [1] * 4
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

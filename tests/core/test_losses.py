@@ -403,25 +403,93 @@ def test_autocast_does_not_lower_the_precision():
             assert torch.equal(x, y)
 
 
+# a learnable temperature
+
+
+@pytest.mark.parametrize("tau", [WARM, COLD])
+def test_a_learnable_temperature_gets_the_gradient_of_the_dense_formula(tau):
+    a, b, bank = (draw(6, 4, seed=seed) for seed in range(3))
+    labels, t = torch.tensor([0, 1, 0, 2, 1, 0]), torch.tensor(tau, dtype=torch.float64)
+    tight = {"rtol": 1e-9, "atol": 1e-12}
+    for ours, dense in (
+        (nt_xent, dense_nt_xent),
+        (
+            lambda a, b, t: info_nce(a, b, t, symmetric=True),
+            lambda a, b, t: (
+                (dense_info_nce(a, b, bank[:0], t, True) + dense_info_nce(b, a, bank[:0], t, True))
+                / 2
+            ),
+        ),
+        (
+            lambda a, b, t: info_nce(a, b, t, negatives=bank, in_batch=True),
+            lambda a, b, t: dense_info_nce(a, b, bank, t, True),
+        ),
+        (
+            lambda a, b, t: sup_con(torch.stack([a, b], 1), labels, t),
+            lambda a, b, t: dense_sup_con(torch.stack([a, b], 1), labels, t),
+        ),
+        (
+            lambda a, b, t: sup_con(torch.stack([a, b], 1), labels, t, base_temperature=0.07),
+            lambda a, b, t: dense_sup_con(torch.stack([a, b], 1), labels, t) * t / 0.07,
+        ),
+    ):
+        assert_same(grads(ours, a, b, t), grads(dense, a, b, t), **tight)
+        assert_same(
+            grads(ours, a, b, t[None]), (*grads(ours, a, b, t)[:3], dense_grad(ours, a, b, t))
+        )
+
+
+def dense_grad(loss: Callable[..., Tensor], a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    return grads(loss, a, b, t)[3][None]
+
+
+# torch.func and the compiler
+
+
+def test_torch_func_gives_the_gradients_of_backward():
+    a, b = draw(2, 3, 6, 4)
+    labels = torch.tensor([0, 1, 0, -1, 1, 0])
+    for loss in (
+        lambda a, b: nt_xent(a, b, 0.3, block_size=5),
+        lambda a, b: info_nce(a, b, 0.01, symmetric=True),
+        lambda a, b: sup_con(torch.stack([a, b], 1), labels, denominator="own_class"),
+    ):
+        one_by_one = [grads(loss, x, y) for x, y in zip(a, b, strict=True)]
+        values = torch.func.vmap(loss)(a, b)
+        of_each = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))(a, b)
+        assert_same(
+            (values, *of_each), tuple(torch.stack(x) for x in zip(*one_by_one, strict=True))
+        )
+        alone = torch.func.grad(loss)(a[0], b[0])
+        torch.testing.assert_close(alone, one_by_one[0][1])
+
+
+def test_vmap_takes_a_temperature_for_each_element():
+    a, b = draw(2, 6, 4)
+    taus = torch.tensor([0.5, 0.1, 0.01], dtype=torch.float64)
+    values = torch.func.vmap(lambda t: nt_xent(a, b, t))(taus)
+    expected = torch.stack([nt_xent(a, b, float(t)) for t in taus])
+    torch.testing.assert_close(values, expected, rtol=1e-12, atol=0)
+
+
 COMPILED = """
 import torch
 from cl_core.losses import info_nce, nt_xent, sup_con
-labels = torch.arange(20) % 3
-for loss in (
-    lambda x, y: nt_xent(2 * x, y, 0.5, block_size=16).sin(),
-    lambda x, y: info_nce(2 * x, y, 0.01, negatives=y, in_batch=True, block_size=16) * 2,
-    lambda x, y: sup_con(torch.stack([2 * x, y], 1), labels, block_size=16) * 2,
-):
-    results = []
-    for f in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
-        draw = torch.Generator().manual_seed(0)
-        x, y = (
-            torch.randn(20, 4, generator=draw, dtype=torch.float64, requires_grad=True)
-            for _ in "xy"
-        )
-        value = f(x, y)
-        results.append((value, *torch.autograd.grad(value, (x, y))))
-    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-12)
+labels, t = torch.arange(20) % 3, torch.tensor(0.1)
+for dtype in (torch.float32, torch.float64):
+    for loss in (
+        lambda x, y: nt_xent(2 * x, y, 0.5, block_size=16).sin(),
+        lambda x, y: info_nce(2 * x, y, 0.01, negatives=y, in_batch=True, block_size=16) * 2,
+        lambda x, y: sup_con(torch.stack([2 * x, y], 1), labels, block_size=16) * 2,
+        lambda x, y: nt_xent(x, y, t * 2),
+    ):
+        results = []
+        for f in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+            draw = torch.Generator().manual_seed(0)
+            x, y = (torch.randn(20, 4, generator=draw, dtype=dtype).requires_grad_() for _ in "xy")
+            value = f(x, y)
+            results.append((value, *torch.autograd.grad(value, (x, y))))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
 """
 
 
@@ -429,6 +497,34 @@ for loss in (
 def test_a_compiled_training_step_gives_the_same_values_without_a_graph_break():
     # In a process of its own: the tests' shape checks are what breaks the graph.
     subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=True)
+
+
+# precision
+
+
+def exact_nt_xent(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
+    """The loss as log(1 + sum of e^(negative - positive)): exact in float64 however small it is."""
+    z, n = F.normalize(torch.cat([z1, z2]), dim=1), len(z1)
+    partner = torch.arange(2 * n).roll(n)
+    apart = ((z - z[partner]) ** 2).sum(1) / 2
+    s = (z @ z.T - 1 + apart[:, None]) / tau
+    left_out = torch.eye(2 * n, dtype=torch.bool) | (partner[:, None] == torch.arange(2 * n))
+    return F.softplus(s.masked_fill(left_out, -math.inf).logsumexp(1)).mean()
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.1, 0.02])
+@pytest.mark.parametrize("tau", [0.5, 0.1, 0.05, 0.02, 0.01])
+def test_a_nearly_solved_problem_keeps_its_digits_in_float32(tau, noise):
+    a = draw(256, 64)
+    b = a + noise * draw(256, 64, seed=1)
+    exact = grads(lambda x, y: exact_nt_xent(x, y, tau), a, b)
+    stacked = lambda x, y: sup_con(torch.stack([x, y], 1), None, tau)  # noqa: E731
+    for loss in (lambda x, y: nt_xent(x, y, tau), stacked):
+        value, *gradients = grads(loss, a.float(), b.float())
+        # A similarity of float32 rows is known to some 1e-7 / tau, and so is e to its power.
+        assert value.item() == pytest.approx(exact[0].item(), rel=3e-7 / tau)
+        for g, h in zip(gradients, exact[1:], strict=True):
+            assert (g - h).norm() <= (3e-6 + 3e-7 / tau) * h.norm()
 
 
 MEMORY = """

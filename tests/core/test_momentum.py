@@ -69,6 +69,71 @@ def test_many_updates_equal_the_loop():
         torch.testing.assert_close(own, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_encoder_is_averaged_in_float32(dtype):
+    query = net(0).to(dtype)
+    encoder = MomentumEncoder(query, 0.999, buffers="average")
+    start = query[0].weight.detach().float().clone()
+    with torch.no_grad():
+        query[0].weight.mul_(1.25)
+        query[1].running_mean.fill_(8.0)
+    for _ in range(1000):
+        encoder.update(query)
+    left = 0.999**1000
+    expected = left * start + (1 - left) * query[0].weight.detach().float()
+    average = encoder.encoder[0].weight
+    assert average.dtype == dtype
+    torch.testing.assert_close(
+        encoder.state_dict()["wide.0/weight"], expected, rtol=1e-4, atol=1e-6
+    )
+    assert torch.equal(average, encoder.state_dict()["wide.0/weight"].to(dtype))
+    assert encoder.encoder[1].running_mean.float().mean() == pytest.approx(8 * (1 - left), rel=0.01)
+    assert encoder(torch.randn(6, 5, dtype=dtype)).dtype == dtype
+
+
+def test_a_narrow_average_goes_on_exactly_from_its_state():
+    query, other = net(0).bfloat16(), net(1).bfloat16()
+    whole, first = MomentumEncoder(query, 0.99), MomentumEncoder(query, 0.99)
+    for _ in range(20):
+        whole.update(other)
+    for _ in range(10):
+        first.update(other)
+    second = MomentumEncoder(net(2).bfloat16(), 0.99)
+    second.load_state_dict(first.state_dict())
+    for _ in range(10):
+        second.update(other)
+    assert_same_state(whole, second)
+
+
+def test_an_average_converted_on_the_way_keeps_its_digits():
+    query = net(0)
+    reference = MomentumEncoder(query, 0.99)
+    converted = MomentumEncoder(query, 0.99).bfloat16()
+    assert converted.encoder[0].weight.dtype == torch.bfloat16
+    assert torch.equal(converted.state_dict()["wide.0/weight"], query[0].weight)
+    other = net(1).bfloat16()
+    for encoder in (reference, converted):
+        for _ in range(10):
+            encoder.update(other)
+    back = converted.float()
+    assert "wide.0/weight" not in back.state_dict()
+    assert torch.equal(back.encoder[0].weight, reference.encoder[0].weight)
+
+
+def test_a_narrow_state_of_before_there_were_wide_averages_is_read():
+    old = MomentumEncoder(net(0).bfloat16())
+    state = {k: v for k, v in old.state_dict().items() if not k.startswith("wide.")}
+    new = MomentumEncoder(net(1).bfloat16())
+    new.load_state_dict(state)
+    assert_same_state(old, new)
+
+
+def assert_same_state(a: MomentumEncoder, b: MomentumEncoder) -> None:
+    first, second = a.state_dict(), b.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_it_starts_as_a_copy_and_follows_at_momentum_zero_and_stays_at_one():
     first, second = net(0), net(1)
     for momentum, expected in ((0.0, second), (1.0, first)):

@@ -3,7 +3,7 @@
 Every batch is drawn, transformed and collated under global generators seeded by ``(seed, epoch,
 batch, rank)``. So random augmentations differ between samples, workers, epochs and ranks, whatever
 library draws them; they are the same for any number of workers; and an epoch that is repeated
-after a kill is repeated exactly.
+after a kill is repeated exactly. Per-row work runs on one thread wherever it runs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from cl_core.distributed import rank, world_size
 from cl_core.orders import Order
 from cl_core.seeding import RandomStream, derive_seed, seed_everything
+from cl_core.threads import one_thread
 
 __all__ = ["EpochBatches", "make_loader"]
 
@@ -196,7 +197,7 @@ class _SeededBatches(Dataset[Any]):
 
     def __getitems__(self, batch: Batch) -> Any:
         if get_worker_info() is None:
-            with RandomStream(batch.seed).running():
+            with RandomStream(batch.seed).running(), one_thread():
                 return self._read(batch)
         seed_everything(batch.seed)  # a worker has nothing of its own to draw
         return self._read(batch)

@@ -52,7 +52,8 @@ class DataOptions(Options):
             `auto` to measure the training images. By default they must lie in [0, 1].
         cache: Folder for decoded images: each file is then decoded once, not once an epoch. For
             small images.
-        workers: Processes that prepare batches.
+        workers: Processes that prepare batches. By default one beside the training, where there is
+            a processor and shared memory for it; results are the same for any number.
     """
 
     data: Source
@@ -64,7 +65,7 @@ class DataOptions(Options):
     max_pixels: int = 100_000_000
     value_range: ValueRange = None
     cache: Path | None = None
-    workers: int = 0
+    workers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

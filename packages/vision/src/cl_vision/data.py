@@ -13,6 +13,7 @@ from cl_core.errors import InputError
 from cl_core.images import MAX_PIXELS, collection, loaders
 from cl_core.images.decoding import Channels, ValueRange
 from cl_core.images.loaders import evaluation_loader, training_loader
+from cl_core.images.memory import MemoryImages, images_in_memory, memory_fingerprint
 from cl_core.images.split_names import SplitChoice
 from cl_core.runs.fingerprint import Fingerprint, of_arrays, of_files
 from cl_core.transforms import standard
@@ -47,7 +48,7 @@ class Images(collection.Images):
 
 
 def open_images(
-    data: str,
+    data: Any,
     *,
     root: Path | None = None,
     labels: str = "auto",
@@ -62,7 +63,8 @@ def open_images(
     """List the images of a folder, a manifest, or the built-in ``digits``.
 
     Args:
-        data: Folder, manifest or ``digits``.
+        data: Folder, manifest or ``digits``; or what :func:`cl_core.images.memory.images_in_memory`
+            takes.
         root: As of :func:`cl_core.images.open_images`, as for the others.
         labels: Where classes come from.
         splits: Whether folders are splits.
@@ -76,7 +78,10 @@ def open_images(
     Raises:
         InputError: If there is nothing to read, or an option does not suit it.
     """
-    if data == "digits":
+    if not isinstance(data, str | Path):
+        held = images_in_memory(data)
+        return Images(held.dataset, held.channels, held.notes)
+    if str(data) == "digits":
         return Images(load_digits(), 1)
     opened = collection.open_images(
         data,
@@ -95,6 +100,8 @@ def open_images(
 
 def fingerprint_of(images: Images) -> Fingerprint:
     """What tells these images from others, so that a run is not continued on others."""
+    if isinstance(images.dataset, MemoryImages):
+        return memory_fingerprint(images)
     if images.is_digits:
         return of_arrays("digits", {"rows": np.arange(len(images))})
     return of_files(images.table.files, root=images.table.root)

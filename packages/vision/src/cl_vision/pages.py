@@ -185,7 +185,7 @@ def _add_clusters(page: Report, tree: ClusterTree, images: Images) -> None:
         for number, (sizes, phi) in enumerate(zip(tree.sizes, tree.phi, strict=True), start=1)
     ]
     page.section("Clusters").table(levels, "Sizes in images; level 1 is the finest.")
-    if images.is_digits:
+    if not images.has_files:
         return
     top, sizes = tree.nearest[-1], tree.sizes[-1]
     largest = sizes.argsort(descending=True)[:20].tolist()

@@ -84,7 +84,7 @@ def pretrain(
         max_pixels=config.max_pixels,
         value_range=config.value_range,
         cache=config.cache,
-        threads=max(2, config.workers),
+        threads=max(2, config.workers or 0),
     ).training()
     if method is not None and encoder is None:
         encoder = getattr(method, "encoder", None)
@@ -121,7 +121,7 @@ def pretrain(
             if run.writes:
                 write_cluster_tree(run, tree, images.names)
         shown = evenly(images, LOOK)
-        r = model.represent(shown, batch_size=config.batch_size, workers=config.workers)
+        r = model.represent(shown, batch_size=config.batch_size, workers=config.workers or 0)
         found = spectra(r, model.projector)
         metrics = _training_metrics(result.history[-1], found)
         if run.writes:

@@ -29,9 +29,11 @@ from typing import Any, NoReturn, cast, get_type_hints
 import jsonargparse
 import yaml
 from jsonargparse import get_loader, set_loader
+from jsonargparse.typing import register_type
 
 from cl_core.commands.options import flat_options
 from cl_core.commands.recipes import read_recipe
+from cl_core.commands.source import Source
 from cl_core.commands.terminal import printable, say
 from cl_core.errors import InputError, TrainingError
 from cl_core.runs.launch import launched_rank
@@ -238,5 +240,9 @@ def _load(text: str) -> Any:
     return _load_yaml(text)
 
 
+# On the command line a source is text, whatever it looks like.
+register_type(
+    Source, serializer=str, deserializer=str, type_check=lambda value, _: type(value) is str
+)
 _load_yaml = get_loader("yaml")
 set_loader("yaml", _load, (yaml.YAMLError, InputError))

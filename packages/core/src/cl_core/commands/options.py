@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cl_core.checks import OptionError, near, require_one_of
+from cl_core.commands.source import Source
 
 __all__ = [
     "LARGEST_INTEGER",
@@ -41,13 +42,6 @@ _PLAIN = {
     str: "text",
     bool: "true or false",
 }
-_IN_MEMORY = "may be an object in memory"
-
-if TYPE_CHECKING:
-    Source = Any
-    """A path or a name on the command line; from Python also an object in memory."""
-else:
-    Source = Annotated[str, _IN_MEMORY]
 
 
 Made = TypeVar("Made", bound="Options")
@@ -98,7 +92,7 @@ def flat_options(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
 @cache
 def hints_of(kind: type) -> dict[str, Any]:
     """The types of the fields of a dataclass, marks included, by name."""
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
@@ -120,11 +114,7 @@ def takes_objects(kind: type) -> tuple[str, ...]:
         hints = hints_of(kind)
     except NameError:  # types that exist for the checker alone
         return ()
-    return tuple(
-        name
-        for name, hint in hints.items()
-        if any(_IN_MEMORY in get_args(part)[1:] for part in (hint, *get_args(hint)))
-    )
+    return tuple(name for name, hint in hints.items() if Source in (hint, *get_args(hint)))
 
 
 def _merged(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,11 +138,10 @@ def _fitted(cls: type, given: Mapping[str, Any], prefix: str = "") -> dict[str, 
 def _fit(value: Any, hint: Any, name: str) -> Any:
     """``value`` as the type ``hint``, which is one of those that options have."""
     origin, args = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        in_memory = _IN_MEMORY in args[1:]
-        if in_memory and not isinstance(value, (str, bytes, int, float, type(None))):
-            return str(value) if isinstance(value, os.PathLike) else value
-        return _fit(value, args[0], name)
+    if hint is Source:
+        if isinstance(value, (str, bytes, int, float, type(None), os.PathLike)):
+            return _fit_plain(value, str, name)
+        return value
     if origin is Literal:
         require_one_of(name, value, args)
         return value

@@ -38,6 +38,13 @@ _HOMES = {
     "fraction_rows": "fraction",
     "logistic_fractions": "fraction",
     "retrieval_scores": "retrieval",
+    "ReliabilityBins": "calibration",
+    "brier_score": "calibration",
+    "expected_calibration_error": "calibration",
+    "fit_temperature": "calibration",
+    "reliability_bins": "calibration",
+    "bootstrap_interval": "bootstrap",
+    "bootstrap_intervals": "bootstrap",
 }
 
 __all__ = list(_HOMES)

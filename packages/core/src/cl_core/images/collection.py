@@ -84,6 +84,11 @@ class Images:
         return [classes[k] if k >= 0 else None for k in self.table.labels.tolist()]
 
     @property
+    def has_files(self) -> bool:
+        """Whether each image is a file, which a page can show."""
+        return isinstance(self.dataset, ImageDataset)
+
+    @property
     def value_range(self) -> ValueRange | None:
         """What becomes 0 and 1 of 32-bit files, where it was given or measured."""
         return self.dataset.decoding.value_range if isinstance(self.dataset, ImageDataset) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from multiprocessing import get_start_method
 from typing import Any, Literal
 
 from torch.utils.data import DataLoader
@@ -14,9 +16,11 @@ from cl_core.images.dataset import ImageDataset, View
 from cl_core.images.statistics import channel_statistics
 from cl_core.loader import make_loader
 from cl_core.orders import Order
+from cl_core.seeding import RandomStream
+from cl_core.threads import one_thread
 from cl_core.transforms.scaling import IMAGENET, Statistics
 
-__all__ = ["evaluation_loader", "measure_statistics", "training_loader"]
+__all__ = ["evaluation_loader", "measure_statistics", "spare_workers", "training_loader"]
 
 
 def measure_statistics(images: Images, source: Literal["data", "imagenet"]) -> Statistics:
@@ -37,8 +41,6 @@ def measure_statistics(images: Images, source: Literal["data", "imagenet"]) -> S
                 "statistics=data"
             )
         return IMAGENET
-    if not isinstance(images.dataset, ImageDataset):
-        raise ValueError("only a data set of files is measured: give it statistics of its own")
     try:
         return channel_statistics(images.dataset)
     except ValueError as error:
@@ -50,7 +52,7 @@ def training_loader(
     views: Sequence[View],
     *,
     batch_size: int,
-    workers: int,
+    workers: int | None = None,
     seed: int,
     order: Order | None = None,
 ) -> DataLoader[Any]:
@@ -60,7 +62,8 @@ def training_loader(
         images: Those to train on.
         views: A transform a view.
         batch_size: Images a step, on each rank.
-        workers: Processes.
+        workers: Processes; by default one where it pays, so that the next batch is made during a
+            step: see :func:`spare_workers`. The batches are the same for any number.
         seed: The run's.
         order: Instead of a plain shuffle; see :mod:`cl_core.orders`.
 
@@ -77,15 +80,40 @@ def training_loader(
             f"batch_size {batch_size} is larger than the {len(images)} images to train on: say "
             f"batch_size={len(images)} or less"
         )
+    dataset = images.dataset.views(len(views), list(views))
     return make_loader(
-        images.dataset.views(len(views), list(views)),
+        dataset,
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
-        workers=workers,
+        workers=spare_workers(dataset, batch_size) if workers is None else workers,
         seed=seed,
         order=order,
     )
+
+
+def spare_workers(dataset: object, batch_size: int) -> int:
+    """One process to prepare batches beside the training, where it is cheap and safe, else none.
+
+    Where processes are forked, there is a processor to spare, images come from files, and three
+    batches fit in what shared memory has left (64 MB in many containers).
+
+    Args:
+        dataset: That will be read.
+        batch_size: Rows of a batch.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if processors < 2 or get_start_method() != "fork" or not isinstance(dataset, ImageDataset):
+        return 0
+    try:
+        with RandomStream(0).running(), one_thread():
+            sample = dataset[0]
+        room = os.statvfs("/dev/shm")
+    except (InputError, OSError):  # told when its turn comes
+        return 0
+    parts = (*sample.views, *sample.masks)
+    needed = 3 * batch_size * sum(part.nbytes for part in parts)
+    return int(needed < room.f_bavail * room.f_frsize)
 
 
 def evaluation_loader(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from cl_core.errors import InputError
-from cl_core.images.dataset import ImageDataset
 from cl_core.images.decode import stored_range
 from cl_core.images.decoding import full_scale
 from cl_core.images.opening import MAX_PIXELS, UnreadableImageError
+from cl_core.threads import one_thread
 from cl_core.transforms.scaling import Statistics
 
 __all__ = ["channel_statistics", "measure_value_range"]
@@ -50,20 +51,25 @@ def measure_value_range(
     return full_scale(least, most) if least <= most else None
 
 
-def channel_statistics(dataset: ImageDataset, *, max_images: int = 5000) -> Statistics:
+def channel_statistics(dataset: Any, *, max_images: int = 5000) -> Statistics:
     """Mean and standard deviation over all pixels, of images scaled to [0, 1] if 8-bit.
 
     Args:
-        dataset: The *training* images; its first view is measured, so give none of its views a
-            random transform.
+        dataset: The *training* images, an :class:`~cl_core.images.ImageDataset` or its like; its
+            first view is measured, so give none of its views a random transform.
         max_images: Of a larger set so many are measured, evenly spaced through the table.
 
     Raises:
         ValueError: If images differ in their number of channels, or a channel is constant.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), max_images)).astype(int))
+    with one_thread():
+        return _statistics(dataset, rows.tolist())
+
+
+def _statistics(dataset: Any, rows: Sequence[int]) -> Statistics:
     count, total, square = 0, torch.zeros(0), torch.zeros(0)
-    for row in rows.tolist():
+    for row in rows:
         image = dataset[row].views[0]
         x = image.flatten(1).double()
         if image.dtype == torch.uint8:

@@ -96,14 +96,13 @@ def info_nce(
     q, k = queries[0], positives[0]
     s = similarities(queries, positives, temperature)
     first = rank() * n if world > 1 else 0
-    partner = torch.arange(first, first + n, device=q.device)
     if symmetric and world == 1:
-        log_q, log_k = cross_log_sums(q, k, partner=partner, bounded=bounded, block_size=block_size)
+        log_q, log_k = cross_log_sums(q, k, bounded=bounded, block_size=block_size)
         return ((one_positive(log_q, s) + one_positive(log_k, s)).mean() / 2).to(q.dtype)
 
     def log_rest(a: Tensor, b: Tensor) -> Tensor:
         others = gather_rows(b) if world > 1 else b
-        return log_sums(a, others, partner=partner, bounded=bounded, block_size=block_size)
+        return log_sums(a, others, diagonals=(first,), bounded=bounded, block_size=block_size)
 
     rests = [log_rest(q, k)] if in_batch else []
     if negatives is not None:

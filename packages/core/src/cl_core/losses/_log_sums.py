@@ -8,7 +8,7 @@ the other; the compiler meets two operators that it calls without looking inside
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,11 +28,15 @@ def self_log_sums(
     *,
     bounded: bool,
     block_size: int | None,
+    diagonals: tuple[int, ...] = (0,),
     partner: Integer[Tensor, " n"] | None = None,
     choice: Choice | None = None,
 ) -> Float[Tensor, " n"]:
-    r"""Return $\log \sum_{k \ne i} 2^{z_i^\top z_k}$ for every row, without its partner's term."""
-    return _log_sums(z, None, Terms(0, partner, choice), False, bounded, block_size)[0]
+    r"""Return $\log \sum_{k \ne i} 2^{z_i^\top z_k}$ for every row.
+
+    The other arguments leave out more, as those of `log_sums`.
+    """
+    return _log_sums(z, None, Terms(diagonals, partner, choice), False, bounded, block_size)[0]
 
 
 def log_sums(
@@ -41,28 +45,27 @@ def log_sums(
     *,
     bounded: bool,
     block_size: int | None,
-    own: int | None = None,
+    diagonals: tuple[int, ...] = (),
     partner: Integer[Tensor, " n"] | None = None,
     choice: Choice | None = None,
 ) -> Float[Tensor, " n"]:
     r"""Return $\log \sum_k 2^{a_i^\top b_k}$ for every row of ``a``.
 
-    With ``own``, row ``i`` of ``a`` is itself row ``own + i`` of ``b`` and that term is left out,
-    as is that of row ``partner[i]`` unless it is -1, and those that ``choice`` drops.
+    Row ``i`` of ``a`` leaves out the terms of the rows ``k + i`` of ``b`` for each ``k`` of
+    ``diagonals``, that of row ``partner[i]`` unless it is -1, and those that ``choice`` drops.
     """
-    return _log_sums(a, b, Terms(own, partner, choice), False, bounded, block_size)[0]
+    return _log_sums(a, b, Terms(diagonals, partner, choice), False, bounded, block_size)[0]
 
 
 def cross_log_sums(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "n d"],
     *,
-    partner: Integer[Tensor, " n"],
     bounded: bool,
     block_size: int | None,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    r"""Return the log-sums over rows and over columns of $2^{A B^\top}$ without the partners'."""
-    return _log_sums(a, b, Terms(None, partner), True, bounded, block_size)
+    r"""Return the log-sums over rows and over columns of $2^{A B^\top}$ without its diagonal."""
+    return _log_sums(a, b, Terms((0,)), True, bounded, block_size)
 
 
 def _log_sums(
@@ -78,12 +81,12 @@ def _log_sums(
     elif block_size < 1:
         raise ValueError(f"block_size must be at least 1 row, got {block_size}")
     rows, columns, _ = _LogSums.apply(a, b, *_flat(terms), with_columns, bounded, block_size)
-    return rows * math.log(2), columns * math.log(2)
+    return rows * math.log(2), columns * math.log(2) if with_columns else columns
 
 
 # Functions and operators take tensors and numbers only, in a row: `Terms`, flat, amid the others.
 _INPUTS = (
-    "Tensor a, Tensor? b, int? own, Tensor? partner, str? keep, Tensor? samples, "
+    "Tensor a, Tensor? b, int[] diagonals, Tensor? partner, str? keep, Tensor? samples, "
     "Tensor? samples_of_columns, Tensor? classes, Tensor? classes_of_columns, Tensor? mask, "
     "int first_sample, bool with_columns, bool bounded, int size"
 )
@@ -91,11 +94,11 @@ _SAVED = "Tensor rows, Tensor columns, Tensor tile"
 
 
 def _flat(terms: Terms) -> tuple[Any, ...]:
-    return (terms.own, terms.partner, *(terms.choice or (None,) * 6 + (0,)))
+    return (terms.diagonals, terms.partner, *(terms.choice or (None,) * 6 + (0,)))
 
 
-def _terms(own: int | None, partner: Tensor | None, *choice: Any) -> Terms:
-    return Terms(own, partner, None if choice[0] is None else Choice(*choice))
+def _terms(diagonals: Sequence[int], partner: Tensor | None, *choice: Any) -> Terms:
+    return Terms(tuple(diagonals), partner, None if choice[0] is None else Choice(*choice))
 
 
 def _forward(a: Tensor, b: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +171,7 @@ class _LogSums(torch.autograd.Function):
         return grad_a, grad_b if needs_b else None, *[None] * (len(inputs) - 2)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         return _one_by_one(_LogSums.apply, info.batch_size, in_dims, args)
 
 
@@ -190,19 +193,20 @@ class _Gradients(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         return _one_by_one(_Gradients.apply, info.batch_size, in_dims, args)
 
 
 def _one_by_one(
     function: Callable[..., tuple[Tensor, ...]],
     count: int,
-    in_dims: tuple[int | None, ...],
+    in_dims: tuple[Any, ...],
     args: tuple[Any, ...],
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """Call a function on every element of a vmap in turn, so that memory stays that of one."""
+    pairs = list(zip(args, in_dims, strict=True))
     results = [
-        function(*[x if d is None else x.select(d, i) for x, d in zip(args, in_dims, strict=True)])
+        function(*[x.select(d, i) if isinstance(d, int) else x for x, d in pairs])
         for i in range(count)
     ]
     stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))

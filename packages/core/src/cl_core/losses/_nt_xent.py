@@ -63,17 +63,21 @@ def nt_xent(
     if n * world < 2:
         raise ValueError(f"nt_xent needs at least 2 pairs, got {n}: a lone pair has no negative")
     bounded = is_bounded(temperature)
-    (a, squares1), (b, squares2) = scaled_rows(z1, temperature), scaled_rows(z2, temperature)
-    z = torch.cat([a, b])
-    first = 0 if world == 1 else rank() * 2 * n
-    partner = torch.arange(first, first + 2 * n, device=z.device).roll(n)  # p(i)
-    if world == 1:
-        log_rest = self_log_sums(z, partner=partner, bounded=bounded, block_size=block_size)
+    z, squares = scaled_rows(torch.cat([z1, z2]), temperature)
+    if world == 1:  # p(i) = i + n or i - n
+        log_rest = self_log_sums(z, diagonals=(0, n, -n), bounded=bounded, block_size=block_size)
     else:
+        first = rank() * 2 * n
         log_rest = log_sums(
-            z, gather_rows(z), own=first, partner=partner, bounded=bounded, block_size=block_size
+            z,
+            gather_rows(z),
+            diagonals=(first,),
+            partner=torch.arange(first, first + 2 * n, device=z.device).roll(n),
+            bounded=bounded,
+            block_size=block_size,
         )
-    positives = similarities((a, squares1), (b, squares2), temperature)  # of both rows of a pair
-    loss = one_positive(log_rest, positives.repeat(2)).mean()
+    (a, b), (square1, square2) = z.view(2, n, -1).unbind(), squares.view(2, n).unbind()
+    positives = similarities((a, square1), (b, square2), temperature)  # of both rows of a pair
+    loss = one_positive(log_rest.view(2, n), positives).mean()
     loss = loss if world == 1 else sum_over_ranks(loss / world)
     return loss.to(z.dtype)

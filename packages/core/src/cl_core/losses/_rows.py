@@ -120,6 +120,6 @@ def _per_temperature(squares: Tensor, temperature: float | Tensor) -> Tensor:
     return squares / temperature.reshape(()).to(squares.dtype)
 
 
-def one_positive(log_rest: Float[Tensor, " n"], positive: Float[Tensor, " n"]) -> Tensor:
+def one_positive(log_rest: Float[Tensor, "*n"], positive: Float[Tensor, " m"]) -> Tensor:
     r"""Return $\log(e^s + e^r) - s$ as $\log(1 + e^{r - s})$, exact however small it is."""
     return F.softplus(log_rest - positive, threshold=40.0)

@@ -161,7 +161,7 @@ def sup_con(
         log_rest = log_sums(
             anchors,
             candidates,
-            own=own,
+            diagonals=(own,),
             partner=partner,
             choice=choice,
             bounded=bounded,

@@ -73,13 +73,14 @@ class Terms(NamedTuple):
     """The terms of the sums: all pairs of a row and a column but those named here.
 
     Attributes:
-        own: Row ``i`` is itself column ``own + i``; None where no row is a column.
+        diagonals: Row ``i`` leaves out column ``k + i`` for each ``k`` of these: itself, and its
+            partner where that is as simple.
         partner: One more column that each row leaves out, -1 for none. In the symmetric case, and
             where the columns are summed too, the partner's partner is the row.
         choice: What else is left out.
     """
 
-    own: int | None = None
+    diagonals: tuple[int, ...] = ()
     partner: Tensor | None = None
     choice: Choice | None = None
 
@@ -201,8 +202,8 @@ def _tile(
     rows, columns = a[i], b[j]
     out = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
     t = inner(rows, columns, out=out)
-    if terms.own is not None:
-        t.diagonal(terms.own + i.start - j.start).fill_(-math.inf)
+    for k in terms.diagonals:
+        t.diagonal(k + i.start - j.start).fill_(-math.inf)
     if terms.partner is not None:
         column = terms.partner[i, None] - j.start
         inside = (column >= 0) & (column < len(columns))
@@ -227,13 +228,14 @@ def _accumulate(totals: Tensor, tile: Tensor, dim: int, bounded: bool) -> None:
 def _scales(log: Tensor, grad: Tensor, bounded: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     r"""Return $h$ and $w$ with $w 2^{t - h} = g 2^t / Z$, $h$ exact in the tile's type.
 
-    An empty sum has the logarithm $-\infty$ and passes no gradient on.
+    An empty sum has the logarithm $-\infty$ and the gradient 0: any finite one serves as well.
     """
-    empty = log.isinf()
-    log = log.masked_fill(empty, 0)
-    shift = torch.zeros_like(log, dtype=dtype) if bounded else log.to(dtype)
-    weight = grad.masked_fill(empty, 0) * (shift - log).exp2_()
-    return shift, weight.to(dtype)
+    if bounded:  # h = 0
+        weight = log.clamp_min(-100).neg_().exp2_().mul_(grad).to(dtype)
+        return weight, weight
+    log = log.clamp_min(-(2.0**60))
+    shift = log.to(dtype)
+    return shift, (shift - log).exp2_().mul_(grad).to(dtype)
 
 
 def _gradient(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -55,6 +56,10 @@ class MomentumEncoder(nn.Module):
     it runs the copy; ``train()`` and ``eval()`` rule its batch norms as usual. Where the averaged
     module moves to another device or type, move this one along.
 
+    The copy computes in the encoder's type. The average of what is narrower than float32 is kept
+    in float32 besides (child ``wide``): with a momentum of 0.999 a step is smaller than what
+    bfloat16 can tell apart, and the copy would never move.
+
     Args:
         encoder: The module to follow. It is copied, not kept.
         momentum: Weight of the past, from 0 to 1; the start where ``total_steps`` is given.
@@ -85,10 +90,12 @@ class MomentumEncoder(nn.Module):
         if buffers not in ("own", "copy", "average"):
             raise ValueError(f"buffers must be 'own', 'copy' or 'average', got {buffers!r}")
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.wide = nn.Module()  # the averages in float32 of what is narrower, by name
         self.momentum = momentum
         self.total_steps = total_steps
         self.buffers_policy = buffers
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._set_wide({})
         self._steps = 0  # mirrors `steps`, which may live on a device that is slow to ask
 
     @torch.no_grad()
@@ -112,25 +119,67 @@ class MomentumEncoder(nn.Module):
         m = self.momentum
         if self.total_steps is not None:
             m = momentum_at(self._steps, self.total_steps, self.momentum)
-        mine, theirs = _matched(
-            dict(self.encoder.named_parameters()), dict(encoder.named_parameters())
-        )
-        own_buffers, new_buffers = _matched(
-            dict(self.encoder.named_buffers()), dict(encoder.named_buffers())
-        )
+        own_parameters: dict[str, Tensor] = dict(self.encoder.named_parameters())
+        names = [*own_parameters]
+        mine, theirs = _matched(own_parameters, dict(encoder.named_parameters()))
+        own_buffers = dict(self.encoder.named_buffers())
+        mine_b, theirs_b = _matched(own_buffers, dict(encoder.named_buffers()))
         if self.buffers_policy != "own":
-            for own, new in zip(own_buffers, new_buffers, strict=True):
+            for name, own, new in zip(own_buffers, mine_b, theirs_b, strict=True):
                 if self.buffers_policy == "average" and own.is_floating_point():
+                    names.append(name)
                     mine.append(own)
                     theirs.append(new)
                 else:
                     own.copy_(new)
-        _average(mine, theirs, m)
+        wide = self._wide()
+        _average([wide.get(n, own) for n, own in zip(names, mine, strict=True)], theirs, m)
+        for name, own in zip(names, mine, strict=True):
+            if name in wide:
+                own.copy_(wide[name])
         self._steps += 1
         self.steps.fill_(self._steps)
         return m
 
+    def _averaged(self) -> dict[str, Tensor]:
+        """Return what is averaged, by name."""
+        averaged: dict[str, Tensor] = dict(self.encoder.named_parameters())
+        if self.buffers_policy == "average":
+            buffers = self.encoder.named_buffers()
+            averaged |= {name: own for name, own in buffers if own.is_floating_point()}
+        return averaged
+
+    def _wide(self) -> dict[str, Tensor]:
+        return {name.replace("/", "."): x for name, x in self.wide.named_buffers()}
+
+    def _set_wide(self, values: dict[str, Tensor]) -> None:
+        """Keep these averages where they are wider than the copy, else put them into the copy."""
+        self.wide = nn.Module()
+        for name, own in self._averaged().items():
+            value = values.get(name, own).detach()
+            if own.is_floating_point() and own.dtype.itemsize < 4:
+                value = value.to(own.device, torch.float32, copy=True)
+                self.wide.register_buffer(name.replace(".", "/"), value)  # no dots in its name
+            elif name in values:
+                own.data.copy_(value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MomentumEncoder:
+        """Move or convert the copy; the average keeps its digits."""
+        kept = self._wide()
+        before = {name: own.detach() for name, own in self._averaged().items()}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, own in self._averaged().items():
+            if own.dtype.itemsize < before[name].dtype.itemsize:
+                kept.setdefault(name, before[name])
+        self._set_wide(kept)
+        return self
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        state, prefix = args[0], args[1]
+        for name in self._wide():  # states of before there were such averages
+            key = f"{prefix}wide.{name.replace('.', '/')}"
+            if key not in state and f"{prefix}encoder.{name}" in state:
+                state[key] = state[f"{prefix}encoder.{name}"]
         super()._load_from_state_dict(*args, **kwargs)
         self._steps = int(self.steps)
 

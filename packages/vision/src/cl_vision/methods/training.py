@@ -114,7 +114,7 @@ class Training:
         plain = evaluation_view(config.image_size, statistics, digits=images.is_digits)
         module = method
         ordered = evaluation_loader(
-            images, plain, batch_size=config.batch_size, workers=config.workers, shard=True
+            images, plain, batch_size=config.batch_size, workers=config.workers or 0, shard=True
         )
         if module is None:
             backbone = build_encoder(config, images.channels, own=encoder)
@@ -181,7 +181,7 @@ class Training:
 
     def _look(self, images: Images, plain: nn.Module) -> DataLoader[Any]:
         return evaluation_loader(
-            images, plain, batch_size=self.config.batch_size, workers=self.config.workers
+            images, plain, batch_size=self.config.batch_size, workers=self.config.workers or 0
         )
 
 
