@@ -25,7 +25,7 @@ CORE = (
     ("config",),
     ("runs",),
     ("commands.cli", "commands.outcome"),
-    ("distributed", "matmul", "seeding", "optim", "transforms"),
+    ("distributed", "matmul", "seeding", "threads", "optim", "transforms"),
     ("orders",),
     ("losses", "kmeans", "loader", "networks"),
     ("images", "evaluation"),

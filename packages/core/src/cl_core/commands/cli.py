@@ -91,6 +91,7 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = launched_rank() == 0  # a launcher's variables may be gone after a training
+    config = None
     try:
         with _warnings_printable():
             run, config = _parse(name, commands, arguments)
@@ -104,7 +105,7 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
         if os.environ.get("CL_TRACEBACK"):
             raise
         code, line = _told(error)
-        say(f"{name}: {line}")
+        say(f"{name}: {_spelled(line, config)}")
         return code
     return 0
 
@@ -121,6 +122,17 @@ def _told(error: Exception) -> tuple[int, str]:
     if isinstance(error, MemoryError):
         return 1, f"not enough memory{f' ({line})' if line else ''}"
     return 1, f"failed, {type(error).__name__}: {line} (CL_TRACEBACK=1 tells where)"
+
+
+def _spelled(line: str, config: Any) -> str:
+    """A line whose advice, such as ``on_error=skip``, names the options of this command.
+
+    What core refuses it tells in the words of Python; here they are typed with two dashes.
+    """
+    if not dataclasses.is_dataclass(config):
+        return line
+    names = "|".join(sorted((field.name for field in dataclasses.fields(config)), key=len))
+    return re.sub(rf"(?<![^\s(])({names})=(\[[^\]]*\]|[^\s,;:)]+)", r"--\1 \2", line)
 
 
 @contextmanager

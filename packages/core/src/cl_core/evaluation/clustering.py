@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cl_core.evaluation.labels import Array, as_array, is_labelled
+from cl_core.evaluation.labels import Array, as_array, as_rows, is_labelled
 
 __all__ = ["cluster_scores", "kmeans_scores", "purity"]
 
@@ -19,31 +19,51 @@ def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
     Returns:
         ``nmi`` and ``ami``, mutual information over the arithmetic mean of the entropies, the
         second adjusted for chance (Vinh et al. 2010); ``ari``, the adjusted Rand index (Hubert &
-        Arabie 1985); ``purity``. All are 1 for equal partitions; ``ari`` and ``ami`` are about 0
-        for unrelated ones and may fall below.
+        Arabie 1985); ``homogeneity``, whether a cluster holds one class, ``completeness``, whether
+        a class lies in one cluster, and ``v_measure``, their harmonic mean (Rosenberg & Hirschberg
+        2007; the same number as ``nmi``); ``purity``; ``hungarian_accuracy``, the share of rows
+        whose cluster is matched with their class, each with at most one, in the best way. All are
+        1 for equal partitions; ``ari`` and ``ami`` are about 0 for unrelated ones and may fall
+        below.
 
     Raises:
         ValueError: If the lengths differ or nothing is labelled.
     """
+    from scipy.optimize import linear_sum_assignment
     from sklearn import metrics
 
     truth, clusters = _pair(y_true, y_pred)
+    table = _contingency(truth, clusters)
+    homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(
+        truth, clusters
+    )
     return {
         "nmi": float(metrics.normalized_mutual_info_score(truth, clusters)),
         "ari": float(metrics.adjusted_rand_score(truth, clusters)),
         "ami": float(metrics.adjusted_mutual_info_score(truth, clusters)),
+        "homogeneity": float(homogeneity),
+        "completeness": float(completeness),
+        "v_measure": float(v_measure),
         "purity": purity(truth, clusters),
+        "hungarian_accuracy": float(
+            table[linear_sum_assignment(table, maximize=True)].sum() / len(truth)
+        ),
     }
 
 
 def purity(y_true: Array, y_pred: Array) -> float:
     """Share of rows in the majority class of their cluster; 1 if every row is its own cluster."""
     truth, clusters = _pair(y_true, y_pred)
+    return float(_contingency(truth, clusters).max(axis=1).sum() / len(truth))
+
+
+def _contingency(truth: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Rows of each cluster (down) and class (across)."""
     _, row = np.unique(clusters, return_inverse=True)
     _, column = np.unique(truth, return_inverse=True)
     table = np.zeros((row.max() + 1, column.max() + 1), dtype=np.int64)
     np.add.at(table, (row, column), 1)
-    return float(table.max(axis=1).sum() / len(truth))
+    return table
 
 
 def kmeans_scores(
@@ -75,8 +95,8 @@ def kmeans_scores(
     from sklearn.cluster import KMeans
     from sklearn.preprocessing import normalize as unit_rows
 
-    rows, labels = as_array(x), as_array(y)
-    if rows.ndim != 2 or labels.shape != rows.shape[:1]:
+    rows, labels = as_array(as_rows(x)), as_array(y)
+    if labels.shape != rows.shape[:1]:
         raise ValueError(
             f"need rows (n, d) and one label each, got {rows.shape} and labels {labels.shape}"
         )

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from cl_core.evaluation.labels import Array, as_labels, as_rows
+
 __all__ = ["knn_accuracy", "knn_predict", "knn_votes"]
 
 _ASPECT = 8  # a tile is block_size / 8 queries high and block_size * 8 bank rows wide
@@ -19,9 +21,9 @@ _ASPECT = 8  # a tile is block_size / 8 queries high and block_size * 8 bank row
 
 @torch.no_grad()
 def knn_votes(
-    queries: Float[Tensor, "n d"],
-    bank: Float[Tensor, "m d"],
-    bank_labels: Int[Tensor, " m"],
+    queries: Array,
+    bank: Array,
+    bank_labels: Array,
     *,
     k: int = 200,
     temperature: float = 0.07,
@@ -32,9 +34,9 @@ def knn_votes(
     """Share of the neighbours' weight that each class receives.
 
     Args:
-        queries: Rows to classify, any length; computed in float32 or wider.
-        bank: Labelled rows on the same device.
-        bank_labels: Their classes, ``0 .. c-1``; rows labelled -1 are left out.
+        queries: Rows to classify ``(n, d)``, any length; computed in float32 or wider.
+        bank: Labelled rows ``(m, d)`` on the same device.
+        bank_labels: Their classes ``(m,)``, ``0 .. c-1``; rows labelled -1 or NaN are left out.
         k: Neighbours; with a smaller bank, all of it votes.
         temperature: $T > 0$; smaller trusts the nearest more.
         num_classes: Width of the result; by default the largest label plus one.
@@ -46,8 +48,10 @@ def knn_votes(
 
     Raises:
         ValueError: If shapes do not fit, the bank has no labelled row (but the query itself), or
-            an option is out of range.
+            a value is not finite, or an option is out of range.
     """
+    queries, bank = as_rows(queries, "queries"), as_rows(bank, "bank rows")
+    bank_labels = as_labels(bank_labels, bank)
     if queries.shape[1] != bank.shape[1] or len(bank) != len(bank_labels):
         raise ValueError(
             f"need queries and bank of one width and a label a bank row, got "
@@ -65,13 +69,13 @@ def knn_votes(
     neighbours = min(k, len(labelled) - int(leave_one_out))
     if neighbours < 1:
         raise ValueError(f"the bank has {len(labelled)} labelled rows: no neighbour can vote")
-    labels = bank_labels[labelled].to(torch.int64)
+    labels = bank_labels[labelled]
     classes = int(labels.max()) + 1 if num_classes is None else num_classes
     if classes <= int(labels.max()):
         raise ValueError(f"num_classes is {classes}, but a label is {int(labels.max())}")
     dtype = torch.promote_types(queries.dtype, torch.float32)
     rows = F.normalize(bank[labelled].to(dtype), dim=1)
-    votes = queries.new_zeros(len(queries), classes, dtype=dtype)
+    votes: Tensor = queries.new_zeros(len(queries), classes, dtype=dtype)
     # Picking the k largest of one wide row is half the work of merging those of many narrow ones.
     height, width = max(1, block_size // _ASPECT), block_size * _ASPECT
     for start in range(0, len(queries), height):
@@ -104,9 +108,9 @@ def _nearest(
 
 
 def knn_predict(
-    queries: Float[Tensor, "n d"],
-    bank: Float[Tensor, "m d"],
-    bank_labels: Int[Tensor, " m"],
+    queries: Array,
+    bank: Array,
+    bank_labels: Array,
     *,
     k: int = 200,
     temperature: float = 0.07,
@@ -120,10 +124,10 @@ def knn_predict(
 
 
 def knn_accuracy(
-    x: Float[Tensor, "n d"],
-    y: Int[Tensor, " n"],
-    bank: Float[Tensor, "m d"] | None = None,
-    bank_labels: Int[Tensor, " m"] | None = None,
+    x: Array,
+    y: Array,
+    bank: Array | None = None,
+    bank_labels: Array | None = None,
     *,
     k: int = 200,
     temperature: float = 0.07,
@@ -133,7 +137,7 @@ def knn_accuracy(
 
     Args:
         x: Rows to classify.
-        y: Their classes; rows labelled -1 are not counted.
+        y: Their classes; rows labelled -1 or NaN are not counted.
         bank: Rows that vote. Without a bank, each row is labelled by the *other* rows of ``x``.
         bank_labels: Classes of the bank.
         k: As in :func:`knn_votes`.
@@ -146,12 +150,14 @@ def knn_accuracy(
     """
     if (bank is None) != (bank_labels is None):
         raise ValueError("give bank and bank_labels together, or neither for leave-one-out")
+    x = as_rows(x)
+    y = as_labels(y, x)
     if len(x) != len(y):
         raise ValueError(f"need one label a row, got {len(x)} rows and {len(y)} labels")
     counted = y >= 0
     if not bool(counted.any()):
         raise ValueError("no row is labelled: nothing to count")
-    alone = bank is None or bank_labels is None
+    alone = bank is None
     votes = knn_votes(
         x,
         x if bank is None else bank,

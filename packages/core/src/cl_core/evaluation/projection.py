@@ -40,6 +40,8 @@ def project_2d(
         InputError: If umap-learn is asked for and not installed.
     """
     rows = as_array(x).astype(np.float64)
+    if not np.isfinite(rows).all():
+        raise ValueError("embeddings must be finite, got NaN or infinity")
     if rows.ndim != 2 or len(rows) < 2 or rows.shape[1] < 1:
         raise ValueError(f"need at least 2 embeddings as rows (n, d), got {rows.shape}")
     if normalize:

@@ -16,19 +16,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from cl_core.evaluation.labels import Array, as_labels, as_rows
 
 __all__ = ["retrieval_scores"]
 
 
 @torch.no_grad()
 def retrieval_scores(
-    x: Float[Tensor, "n d"],
-    y: Int[Tensor, " n"],
-    gallery: Float[Tensor, "m d"] | None = None,
-    gallery_labels: Int[Tensor, " m"] | None = None,
+    x: Array,
+    y: Array,
+    gallery: Array | None = None,
+    gallery_labels: Array | None = None,
     *,
     ks: Sequence[int] = (1, 5, 10),
     block_size: int = 256,
@@ -107,14 +109,15 @@ def _relevant(labels: Tensor, names: Tensor) -> Tensor:
     return torch.where(classes[place] == labels, counts[place], 0)
 
 
-def _labelled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.ndim != 2 or y.shape != x.shape[:1]:
+def _labelled(x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    rows = as_rows(x)
+    labels = as_labels(y, rows)
+    if labels.shape != rows.shape[:1]:
         raise ValueError(
-            f"need rows (n, d) and one label each, got {tuple(x.shape)} and labels {tuple(y.shape)}"
+            f"need rows (n, d) and one label each, got {tuple(rows.shape)} "
+            f"and labels {tuple(labels.shape)}"
         )
-    x, y = x[y >= 0], y[y >= 0].to(torch.int64)
-    if not len(x):
+    rows, labels = rows[labels >= 0], labels[labels >= 0]
+    if not len(rows):
         raise ValueError("no row is labelled: nothing to rank")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("embeddings must be finite, got NaN or infinity")
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1), y
+    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1), labels

@@ -85,7 +85,7 @@ class SGDResult:
             numbers are, and so is optimistic.
         best_epoch: Its epoch, from 1; the first of equals.
         accuracies: After each epoch.
-        losses: Mean cross-entropy of each epoch's training rows, in nats.
+        losses: Mean loss of each epoch's training rows, of cross-entropy in nats.
         classes: Labels in the order of the classifier's outputs.
         model: The classifier of the last epoch.
     """
@@ -125,8 +125,9 @@ def train_classifier(
     test: Callable[[], Iterable[tuple[Tensor, Tensor]]],
     classes: Tensor,
     recipe: SGDRecipe,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> SGDResult:
-    """Minimise the cross-entropy over some epochs, testing after each.
+    """Minimise a loss over some epochs, testing after each.
 
     Args:
         model: Maps inputs to logits ``(n, c)``, in the mode to be trained in.
@@ -135,6 +136,8 @@ def train_classifier(
         test: Gives the test batches.
         classes: The ``c`` labels in ascending order.
         recipe: Of the training.
+        loss: Mean loss of a batch from its logits and the places of its labels in ``classes``,
+            such as a weighted cross-entropy or a focal loss.
 
     Returns:
         The figures and ``model``, trained.
@@ -154,11 +157,11 @@ def train_classifier(
     for epoch in range(recipe.epochs):
         parts: list[tuple[Tensor, int]] = []
         for inputs, labels in batches(epoch):
-            loss = F.cross_entropy(model(inputs), torch.searchsorted(classes, labels))
+            value = loss(model(inputs), torch.searchsorted(classes, labels))
             sgd.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            value.backward()  # type: ignore[no-untyped-call]
             sgd.step()
-            parts.append((loss.detach(), len(labels)))
+            parts.append((value.detach(), len(labels)))
         schedule.step()
         losses.append(_mean(parts, epoch))
         scores.append(_score(model, test(), classes))

@@ -18,18 +18,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cl_core.evaluation.labels import Array, as_rows
+
 __all__ = ["effective_rank", "feature_std", "singular_values"]
 
 
 @torch.no_grad()
-def singular_values(x: Float[Tensor, "n d"], *, normalize: bool = True) -> Float[Tensor, " d"]:
+def singular_values(x: Array, *, normalize: bool = True) -> Float[Tensor, " d"]:
     """Singular values of the covariance of the rows, in descending order.
 
     They are variances, in squared units of ``x``: the squares of the singular values of the
     centred rows over ``n - 1``. At most ``n - 1`` of them are not zero.
 
     Args:
-        x: Embeddings on any device, any float dtype.
+        x: Embeddings ``(n, d)`` on any device, any float dtype.
         normalize: Scale rows to unit length first, as DirectCLR does.
 
     Returns:
@@ -50,11 +52,11 @@ def singular_values(x: Float[Tensor, "n d"], *, normalize: bool = True) -> Float
     return F.pad(values, (0, d - len(values)))
 
 
-def effective_rank(x: Float[Tensor, "n d"], *, normalize: bool = True) -> float:
+def effective_rank(x: Array, *, normalize: bool = True) -> float:
     """Effective rank of the rows' covariance, from 1 to ``min(d, n - 1)``.
 
     Args:
-        x: Embeddings on any device.
+        x: Embeddings ``(n, d)`` on any device.
         normalize: As in :func:`singular_values`.
 
     Returns:
@@ -65,7 +67,7 @@ def effective_rank(x: Float[Tensor, "n d"], *, normalize: bool = True) -> float:
     """
     values = singular_values(x, normalize=normalize)
     # The rounding errors of equal rows have a spectrum too, one of full rank: not theirs.
-    scale = 1.0 if normalize else float(x.detach().norm(dim=1).square().mean())
+    scale = 1.0 if normalize else float(_checked(x).norm(dim=1).square().mean())
     if float(values.sum()) <= 1e-12 * scale:
         return 0.0
     p = values / values.sum()
@@ -73,14 +75,14 @@ def effective_rank(x: Float[Tensor, "n d"], *, normalize: bool = True) -> float:
 
 
 @torch.no_grad()
-def feature_std(x: Float[Tensor, "n d"]) -> float:
+def feature_std(x: Array) -> float:
     r"""Mean over dimensions of the standard deviation of unit-length rows (SimSiam's gauge).
 
     About $1/\sqrt d$ for healthy embeddings, 0 when all collapse to one point (Chen & He 2021,
     Sec. 4.1). It does not see a collapse onto few dimensions; :func:`effective_rank` does.
 
     Args:
-        x: Embeddings on any device.
+        x: Embeddings ``(n, d)`` on any device.
 
     Returns:
         The mean of the population standard deviations.
@@ -93,9 +95,8 @@ def feature_std(x: Float[Tensor, "n d"]) -> float:
     return float(rows.std(dim=0, correction=0).mean())
 
 
-def _checked(x: Tensor) -> Tensor:
-    if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"need at least 2 embeddings as rows (n, d), got {tuple(x.shape)}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("embeddings must be finite, got NaN or infinity")
-    return x.detach()
+def _checked(x: Array) -> Tensor:
+    rows = as_rows(x)
+    if len(rows) < 2:
+        raise ValueError(f"need at least 2 embeddings as rows (n, d), got {tuple(rows.shape)}")
+    return rows
