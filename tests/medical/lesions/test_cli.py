@@ -151,7 +151,7 @@ def test_bad_options_are_told_with_what_to_do(trained, table, tmp_path, capsys):
         capsys, *train, *SMALL, "--sampling", "stratified", "--batch_size", "4", "--epochs", "8"
     )
     assert "--sampling stratified" in told
-    assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+    assert not (tmp_path / "x" / "config.yaml").exists()
 
 
 def test_bad_tables_are_told_with_what_to_do(trained, table, tmp_path, capsys):

@@ -85,11 +85,10 @@ class Representation(L.LightningModule):
         self.classes = tuple(classes)
         self.labels = labels
         self._warned = False
-        channels_last(self)
 
     def training_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
         x = torch.cat(list(batch.views))  # one pass: batch norms see both views
-        z = self.head(self.encoder(x.to(memory_format=torch.channels_last)))
+        z = self.head(self.encoder(x))
         views = torch.stack(z.chunk(len(batch.views)), dim=1)
         y = torch.as_tensor(batch.label)
         loss = sup_con(
@@ -171,7 +170,6 @@ class Classification(L.LightningModule):
         trained = _trained_parts(encoder, finetune)
         self._frozen = trained != [encoder]
         self._trained = trained
-        channels_last(self)
         for parameter in encoder.parameters():
             parameter.requires_grad_(not self._frozen)
         for part in trained:
@@ -181,7 +179,7 @@ class Classification(L.LightningModule):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self._trained)):
-            h = self.encoder(x.to(memory_format=torch.channels_last))
+            h = self.encoder(x)
         logits: Tensor = self.classifier(h)
         return logits
 
@@ -217,11 +215,6 @@ class Classification(L.LightningModule):
         parts: list[tuple[nn.Module, float | None]] = [(self.classifier, None)]
         parts += [(part, self.encoder_learning_rate) for part in self._trained]
         return configure(self, self.optimizer, parts=parts)
-
-
-def channels_last(module: nn.Module) -> None:
-    """Store images channel by channel last, in which convolutions are faster on most machines."""
-    module.to(memory_format=torch.channels_last)
 
 
 def collapsed_floor(labels: Integer[Tensor, " n"]) -> Float[Tensor, ""]:
