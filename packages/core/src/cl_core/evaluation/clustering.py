@@ -6,7 +6,7 @@ import numpy as np
 
 from cl_core.evaluation.labels import Array, as_array, is_labelled
 
-__all__ = ["cluster_scores", "kmeans_scores", "purity"]
+__all__ = ["cluster_scores", "hungarian_accuracy", "kmeans_scores", "purity"]
 
 
 def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
@@ -38,12 +38,21 @@ def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
 
 def purity(y_true: Array, y_pred: Array) -> float:
     """Share of rows in the majority class of their cluster; 1 if every row is its own cluster."""
-    truth, clusters = _pair(y_true, y_pred)
-    _, row = np.unique(clusters, return_inverse=True)
-    _, column = np.unique(truth, return_inverse=True)
-    table = np.zeros((row.max() + 1, column.max() + 1), dtype=np.int64)
-    np.add.at(table, (row, column), 1)
-    return float(table.max(axis=1).sum() / len(truth))
+    table = _contingency(*_pair(y_true, y_pred))
+    return float(table.max(axis=1).sum() / table.sum())
+
+
+def hungarian_accuracy(y_true: Array, y_pred: Array) -> float:
+    """Share of rows rightly named if each cluster is named after one class, and no class twice.
+
+    The best such naming is found by the Hungarian algorithm; with more clusters than classes some
+    have no name, and all their rows count as wrong. Arguments as of :func:`cluster_scores`.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = _contingency(*_pair(y_true, y_pred))
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].sum() / table.sum())
 
 
 def kmeans_scores(
@@ -98,3 +107,12 @@ def _pair(y_true: Array, y_pred: Array) -> tuple[np.ndarray, np.ndarray]:
     if not labelled.any():
         raise ValueError("no row is labelled: nothing to score")
     return truth[labelled], clusters[labelled]
+
+
+def _contingency(truth: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Rows of each class (columns) in each cluster (rows)."""
+    _, row = np.unique(clusters, return_inverse=True)
+    _, column = np.unique(truth, return_inverse=True)
+    table = np.zeros((row.max() + 1, column.max() + 1), dtype=np.int64)
+    np.add.at(table, (row, column), 1)
+    return table
