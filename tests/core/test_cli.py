@@ -446,3 +446,22 @@ def test_a_file_of_options_that_cannot_be_read_is_one_line(tmp_path, content, wo
 def test_a_name_that_the_machine_refuses_is_the_users_to_mend(capsys):
     assert run("opens", "--data", "a" * 300) == 2
     assert "File name too long" in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherConfig(ShowConfig):
+    """Of a package without recipes.
+
+    Args:
+        data: The file.
+    """
+
+
+def test_a_recipe_of_one_group_is_not_sought_in_another_with_the_same_verb(recipes, capsys):
+    commands = {
+        "first": {"show": (OtherConfig, f"{HERE}:show")},
+        "second": {"show": (ShowConfig, f"{HERE}:show")},
+    }
+    words = ["second", "show", "--data", "a", "--recipe", "slow"]
+    assert run_program("cl-core", commands, words) == 0
+    assert capsys.readouterr().out == "a 0.125 3\n"

@@ -191,7 +191,8 @@ def _add_commands(
             summary = ", ".join(entry)
             nested = _Parser(description=f"One of {summary}.")
             verbs.add_subcommand(verb, nested, help=summary)
-            _add_commands(nested, entry, argv, named)
+            # The same verb of another group is not the one that was typed.
+            _add_commands(nested, entry, argv if verb in argv else [], named)
             continue
         config_class, _ = entry
         documentation = (config_class.__doc__ or "").partition("Args:")[0].strip()

@@ -360,6 +360,7 @@ def _domain(reader: _Reader, name: str, record: Any) -> Domain | None:
     axis = record.get("slice_axis")
     if axis is not None and axis not in ("R", "A", "S"):
         reader.tell(f"slice_axis must be R, A or S, got {axis!r}", name)
+        axis = None
     cases = record.get("cases")
     if not isinstance(cases, list) or not cases:
         reader.tell("there is no case: `cases` must be a list of them", name)

@@ -34,7 +34,7 @@ def read_manifest(path: Path | str) -> Manifest:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise InputError(f"--data {path}: not found")
+        raise InputError(f"--data {path}: not found; give a manifest or a folder of a data set")
     if path.is_dir():
         for name in ("manifest.yaml", "manifest.yml", "manifest.json"):
             if (path / name).is_file():
