@@ -231,4 +231,6 @@ def _refusing(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: the file is truncated; copy it again") from error
     except (OSError, zlib.error, ImageFileError, HeaderDataError, ValueError, OverflowError) as err:
         told = " ".join(str(err).split()) or type(err).__name__
+        if "work out file type" in told:
+            told = "no NIfTI volume, or truncated"
         raise InputError(f"{path}: cannot be read ({told[:120]}); copy it again") from err
