@@ -122,7 +122,7 @@ def test_intensities_are_clipped_standardised_and_given_back():
     ("spoil", "told"),
     [
         (lambda p: p.write_bytes(p.read_bytes()[:-40]), "truncated"),
-        (lambda p: p.write_bytes(b"no gzip"), "no NIfTI volume, or truncated"),
+        (lambda p: p.write_bytes(b"no gzip"), "cannot be read"),
         (lambda p: write(p, values=np.zeros((3, 4, 5, 2), np.float32)), "volume_index"),
         (lambda p: write(p, values=np.full((3, 4, 5), np.nan, np.float32)), "60 voxels are NaN"),
     ],
