@@ -98,3 +98,16 @@ def test_a_classifier_is_trained_with_any_loss():
         losses[f"{name} class 1"] = int((predicted == 1).sum())
     assert losses["plain"][0] == pytest.approx(np.log(3), rel=1e-6)
     assert losses["weighted class 1"] > losses["plain class 1"]
+
+
+def test_eval_mode_and_frozen_bring_back_the_mode_of_every_part():
+    from cl_core.evaluation.features import eval_mode, frozen
+
+    net, head = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2)), torch.nn.ReLU()
+    net[0].eval()
+    for mode, gradient in ((frozen, False), (eval_mode, True)):
+        with mode(net, head):
+            assert not any(part.training for part in (*net.modules(), head))
+            assert net(torch.ones(1, 2)).requires_grad == gradient
+        assert [net.training, net[0].training, net[1].training] == [True, False, True]
+        assert head.training

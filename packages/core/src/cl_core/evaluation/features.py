@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Pooled", "collect", "device_of", "extract_features", "first_view", "frozen"]
+__all__ = [
+    "Pooled",
+    "collect",
+    "device_of",
+    "eval_mode",
+    "extract_features",
+    "first_view",
+    "frozen",
+]
 
 
 class Pooled(nn.Module):
@@ -25,16 +33,23 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients for a while; every submodule's own mode comes back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode for a while, with gradients; every submodule's own mode comes back."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients for a while; every submodule's own mode comes back."""
+    with eval_mode(*modules), torch.no_grad():
+        yield
 
 
 def first_view(batch: Any) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cl_core.kmeans._assign import check_values, compute_dtype, magnitude, nearest
-from cl_core.kmeans._seed import plus_plus, random_rows
+from cl_core.kmeans._seed import greedy_plus_plus, is_small, plus_plus, random_rows
 from cl_core.kmeans._shards import Shards
 
 __all__ = ["Clustering", "kmeans"]
@@ -118,6 +118,8 @@ def kmeans(
             start = init.to(x.device, compute_dtype(x), copy=True)
         elif init == "random":
             start = random_rows(shards, k, generator)
+        elif is_small(shards, k):
+            start = greedy_plus_plus(shards, k, generator)
         else:
             start = plus_plus(shards, k, generator, block_size=block_size)
         if spherical and given:

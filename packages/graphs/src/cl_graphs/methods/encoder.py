@@ -7,8 +7,6 @@ are uniform with the output width, not Glorot; one activation module serves all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.evaluation.features import eval_mode
 from cl_core.matmul import matmul
 from cl_graphs.methods.sparse import SparseMatrix
 
@@ -296,16 +295,3 @@ class GIN(nn.Module):
             x = norm(F.relu(conv.nn(arrived[-1] + x)))
             pooled.append(x.new_zeros(num_graphs, x.shape[1]).index_add(0, batch, x))
         return torch.cat(pooled, 1), sent, arrived
-
-
-@contextmanager
-def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into eval mode for a while; each returns to the mode it had."""
-    training = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for module, mode in zip(modules, training, strict=True):
-            module.train(mode)
