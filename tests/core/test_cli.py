@@ -14,6 +14,7 @@ import yaml
 from cl_core.checks import OptionError
 from cl_core.commands.cli import run_program
 from cl_core.commands.options import Options, Source
+from cl_core.commands.outcome import Outcome
 from cl_core.commands.recipes import _files
 from cl_core.errors import InputError, TrainingError
 
@@ -90,6 +91,10 @@ def crash(config: ShowConfig) -> None:
     raise KeyError(config.data)
 
 
+def half_done(config: ShowConfig) -> Outcome:
+    return Outcome(out=Path(config.data), metrics={}, lines=["one of two"], code=1)
+
+
 def interrupt(config: ShowConfig) -> None:
     raise KeyboardInterrupt
 
@@ -104,6 +109,7 @@ COMMANDS = {
     "diverge": (ShowConfig, f"{HERE}:diverge"),
     "crash": (ShowConfig, f"{HERE}:crash"),
     "interrupt": (ShowConfig, f"{HERE}:interrupt"),
+    "half": (ShowConfig, f"{HERE}:half_done"),
     "deeper": {"show": (ShowConfig, f"{HERE}:show")},
 }
 
@@ -148,6 +154,11 @@ def run(*argv):
 def test_a_command_gets_its_configuration_and_prints_its_result(capsys):
     assert run("show", "--data", "a b", "--inner.devices", "2") == 0
     assert capsys.readouterr().out == "a b 0.5 2\n"
+
+
+def test_an_outcome_can_say_that_a_part_failed(capsys):
+    assert run("half", "--data", "a") == 1
+    assert "one of two" in capsys.readouterr().out
 
 
 def test_of_several_processes_the_first_prints(capsys, monkeypatch):

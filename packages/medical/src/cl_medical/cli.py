@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cl_medical.segmentation.config as segmentation
 from cl_core.commands.cli import CommandTable, run_program
 from cl_medical.lesions.config import (
     BenchmarkConfig,
@@ -24,6 +25,15 @@ COMMANDS: CommandTable = {
         "predict": (PredictConfig, "cl_medical.lesions.pipeline:predict"),
         "benchmark": (BenchmarkConfig, "cl_medical.lesions.pipeline:benchmark"),
         "demo": (DemoConfig, "cl_medical.lesions.pipeline:demo"),
+    },
+    "segment": {
+        "check": (segmentation.CheckConfig, "cl_medical.segmentation.pipeline:check"),
+        "train": (segmentation.TrainConfig, "cl_medical.segmentation.pipeline:train"),
+        "evaluate": (segmentation.EvaluateConfig, "cl_medical.segmentation.pipeline:evaluate"),
+        "predict": (segmentation.PredictConfig, "cl_medical.segmentation.pipeline:predict"),
+        "extend": (segmentation.ExtendConfig, "cl_medical.segmentation.pipeline:extend"),
+        "benchmark": (segmentation.BenchmarkConfig, "cl_medical.segmentation.pipeline:benchmark"),
+        "demo": (segmentation.DemoConfig, "cl_medical.segmentation.pipeline:demo"),
     },
 }
 

@@ -80,6 +80,8 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
     """Parse ``argv``, check it, and only then import and run the code that does the work.
 
     What the function returns is printed, if it is not ``None``; of several processes by the first.
+    Its attribute ``code``, if it has one, is the exit code: see
+    :class:`~cl_core.commands.outcome.Outcome`.
 
     Args:
         name: The program, which is also the distribution whose version ``--version`` tells.
@@ -107,7 +109,7 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
         code, line = _told(error)
         say(f"{name}: {_spelled(line, config)}")
         return code
-    return 0
+    return int(getattr(result, "code", 0))
 
 
 def _told(error: Exception) -> tuple[int, str]:

@@ -21,12 +21,15 @@ class Outcome:
         metrics: The figures of its ``metrics.json``.
         lines: What a person wants to read first: a table, a warning.
         files: What to open next, as paths inside ``out``.
+        code: The exit code of the command: 1 where a part of the work failed and the rest was
+            done, 2 where the user's data have faults that were told.
     """
 
     out: Path
     metrics: Mapping[str, float]
     lines: Sequence[str] = ()
     files: Sequence[str] = field(default=("report.html",))
+    code: int = 0
 
     def __str__(self) -> str:
         places = [str(self.out / name) for name in self.files if (self.out / name).exists()]

@@ -17,6 +17,7 @@ _HOMES = {
     "knn_votes": "knn",
     "cluster_scores": "clustering",
     "kmeans_scores": "clustering",
+    "hungarian_accuracy": "clustering",
     "purity": "clustering",
     "effective_rank": "spectrum",
     "feature_std": "spectrum",

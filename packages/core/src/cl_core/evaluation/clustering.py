@@ -6,7 +6,7 @@ import numpy as np
 
 from cl_core.evaluation.labels import Array, as_array, as_rows, is_labelled
 
-__all__ = ["cluster_scores", "kmeans_scores", "purity"]
+__all__ = ["cluster_scores", "hungarian_accuracy", "kmeans_scores", "purity"]
 
 
 def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
@@ -29,11 +29,9 @@ def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
     Raises:
         ValueError: If the lengths differ or nothing is labelled.
     """
-    from scipy.optimize import linear_sum_assignment
     from sklearn import metrics
 
     truth, clusters = _pair(y_true, y_pred)
-    table = _contingency(truth, clusters)
     homogeneity, completeness, v_measure = metrics.homogeneity_completeness_v_measure(
         truth, clusters
     )
@@ -45,25 +43,27 @@ def cluster_scores(y_true: Array, y_pred: Array) -> dict[str, float]:
         "completeness": float(completeness),
         "v_measure": float(v_measure),
         "purity": purity(truth, clusters),
-        "hungarian_accuracy": float(
-            table[linear_sum_assignment(table, maximize=True)].sum() / len(truth)
-        ),
+        "hungarian_accuracy": hungarian_accuracy(truth, clusters),
     }
 
 
 def purity(y_true: Array, y_pred: Array) -> float:
     """Share of rows in the majority class of their cluster; 1 if every row is its own cluster."""
-    truth, clusters = _pair(y_true, y_pred)
-    return float(_contingency(truth, clusters).max(axis=1).sum() / len(truth))
+    table = _contingency(*_pair(y_true, y_pred))
+    return float(table.max(axis=1).sum() / table.sum())
 
 
-def _contingency(truth: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Rows of each cluster (down) and class (across)."""
-    _, row = np.unique(clusters, return_inverse=True)
-    _, column = np.unique(truth, return_inverse=True)
-    table = np.zeros((row.max() + 1, column.max() + 1), dtype=np.int64)
-    np.add.at(table, (row, column), 1)
-    return table
+def hungarian_accuracy(y_true: Array, y_pred: Array) -> float:
+    """Share of rows rightly named if each cluster is named after one class, and no class twice.
+
+    The best such naming is found by the Hungarian algorithm; with more clusters than classes some
+    have no name, and all their rows count as wrong. Arguments as of :func:`cluster_scores`.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = _contingency(*_pair(y_true, y_pred))
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return float(table[rows, columns].sum() / table.sum())
 
 
 def kmeans_scores(
@@ -118,3 +118,12 @@ def _pair(y_true: Array, y_pred: Array) -> tuple[np.ndarray, np.ndarray]:
     if not labelled.any():
         raise ValueError("no row is labelled: nothing to score")
     return truth[labelled], clusters[labelled]
+
+
+def _contingency(truth: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Rows of each class (columns) in each cluster (rows)."""
+    _, row = np.unique(clusters, return_inverse=True)
+    _, column = np.unique(truth, return_inverse=True)
+    table = np.zeros((row.max() + 1, column.max() + 1), dtype=np.int64)
+    np.add.at(table, (row, column), 1)
+    return table

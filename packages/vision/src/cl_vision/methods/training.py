@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from cl_core.errors import InputError
 from cl_core.evaluation.features import frozen
-from cl_core.loader import EpochBatches
 from cl_core.networks.backbones import Backbone, build_backbone, own_backbone
 from cl_core.networks.own import OWN, import_path
 from cl_core.networks.small_resnet import small_resnet_widths
@@ -24,6 +23,7 @@ from cl_core.networks.trunks import RESNETS
 from cl_core.runs import Run
 from cl_core.seeding import RandomStream
 from cl_core.training.online import OnlineKNN
+from cl_core.training.share import ShareBatch
 from cl_core.transforms import Statistics
 from cl_vision.collapse.monitor import CollapseMonitor
 from cl_vision.config import PretrainConfig, ValueRange
@@ -41,7 +41,7 @@ from cl_vision.methods.table import METHODS
 from cl_vision.model import ImageModel
 
 if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
+    from lightning import LightningModule
 
 __all__ = ["Training", "build_encoder", "build_method", "resolved"]
 
@@ -183,29 +183,6 @@ class Training:
         return evaluation_loader(
             images, plain, batch_size=self.config.batch_size, workers=self.config.workers or 0
         )
-
-
-class ShareBatch(Callback):
-    """Divides the batch among the devices, whose number is known only when they are there.
-
-    Args:
-        loader: Of :func:`cl_vision.data.training_loader`, made for the whole batch.
-        batch_size: Images a step, of all devices together.
-    """
-
-    def __init__(self, loader: DataLoader[Any], batch_size: int) -> None:
-        self.batches = loader.batch_sampler
-        self.batch_size = batch_size
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        share, left = divmod(self.batch_size, trainer.world_size)
-        if left or share < 2:
-            raise InputError(
-                f"--batch_size {self.batch_size} is of all devices together and must be a multiple "
-                f"of their number, {trainer.world_size}, with at least 2 images on each"
-            )
-        assert isinstance(self.batches, EpochBatches)
-        self.batches.batch_size = share
 
 
 def resolved(

@@ -1,0 +1,3 @@
+"""Settings by data set, as ``--recipe NAME``; each file says where they come from."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Settings by name, as ``--recipe NAME``."""
+
+__all__: list[str] = []
