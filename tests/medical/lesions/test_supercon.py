@@ -13,6 +13,13 @@ from torch import Tensor
 
 from cl_core import training
 from cl_core.config import TrainerConfig
+from cl_core.evaluation.bootstrap import bootstrap_intervals
+from cl_core.evaluation.calibration import (
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+    reliability_bins,
+)
 from cl_core.images import Sample
 from cl_core.losses import sup_con
 from cl_core.networks.backbones import build_backbone
@@ -20,14 +27,7 @@ from cl_core.networks.heads import build_head
 from cl_core.runs import Run
 from cl_core.transforms import IMAGENET
 from cl_medical.lesions.augment import Dermoscopy, augmented_view, plain_view
-from cl_medical.lesions.calibration import (
-    brier_score,
-    expected_calibration_error,
-    fit_temperature,
-    reliability_bins,
-)
 from cl_medical.lesions.hyper import OptimizerHyper, Stage1Hyper
-from cl_medical.lesions.intervals import bootstrap_intervals
 from cl_medical.lesions.operating import choose_positive, decisions
 from cl_medical.lesions.sampling import batch_order, lone_batch_probabilities
 from cl_medical.lesions.supercon import Classification, Representation, collapsed_floor
@@ -248,7 +248,7 @@ def test_calibration_is_the_golden_one():
     found = expected_calibration_error(p, y.numpy())
     assert found == pytest.approx(float(GOLDEN["mc_ece15"]), rel=1e-6)
     assert brier_score(p, y.numpy()) == pytest.approx(float(GOLDEN["mc_brier"]), rel=1e-6)
-    assert int(reliability_bins(p, y.numpy()).images.sum()) == len(y)
+    assert int(reliability_bins(p, y.numpy()).size.sum()) == len(y)
     score = GOLDEN["m_score"]
     half = brier_score(np.stack([1 - score, score], 1), GOLDEN["m_y"]) / 2
     assert half == pytest.approx(float(GOLDEN["m_brier"]), rel=1e-6)
@@ -264,7 +264,7 @@ def test_intervals_resample_whole_groups():
         return {"mean": float(values[rows].mean()), "never": math.nan}
 
     found = bootstrap_intervals(mean, groups, resamples=200, seed=1)
-    assert set(found) == {"mean"}
+    assert not np.isfinite(found.get("never", (math.nan, math.nan))).any()
     assert found["mean"][0] < values.mean() < found["mean"][1]
     for rows in seen:
         assert rows.count(0) == rows.count(1)

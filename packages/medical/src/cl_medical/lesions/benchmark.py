@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cl_core.checks import near
 from cl_core.errors import InputError
+from cl_core.evaluation.bootstrap import bootstrap_intervals
 from cl_core.runs import Run
 from cl_medical.lesions.config import (
     BENCHMARKED,
@@ -21,7 +22,6 @@ from cl_medical.lesions.config import (
     TrainConfig,
     TrainingOptions,
 )
-from cl_medical.lesions.intervals import bootstrap_intervals
 from cl_medical.lesions.measure import Measured, headline_row, measure
 from cl_medical.lesions.saved import SavedRun, answers_of, open_run
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cl_core.evaluation.calibration import ReliabilityBins, reliability_bins
 from cl_core.images import ImageTable
-from cl_medical.lesions.calibration import Reliability, reliability_bins
 from cl_medical.lesions.config import EvaluateConfig
 from cl_medical.lesions.data import Lesions
 from cl_medical.lesions.measure import Measured, headline_row, measure
@@ -71,7 +71,7 @@ class Evaluation:
     p: Float[NDArray[np.float64], "n c"]
     measured: Measured
     counts: Int[NDArray[np.int64], "c c"]
-    reliability: dict[str, Reliability]
+    reliability: dict[str, ReliabilityBins]
     subgroups: list[dict[str, object]]
     mistakes: Mistakes
     alike: dict[int, list[tuple[int, float]]]

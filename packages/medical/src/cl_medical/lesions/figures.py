@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cl_core.evaluation.calibration import ReliabilityBins
 from cl_core.report.figures import PALETTE, new_figure
-from cl_medical.lesions.calibration import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,16 +97,16 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> Figur
     return figure
 
 
-def reliability_figure(before_and_after: Mapping[str, Reliability]) -> Figure:
+def reliability_figure(before_and_after: Mapping[str, ReliabilityBins]) -> Figure:
     """Draw how often the most probable class is right, by its probability, a panel each."""
     panels = len(before_and_after)
     figure, axes = new_figure(1, panels, width=4.6 * panels, height=4.2)
     for panel, (title, bins) in zip(axes, before_and_after.items(), strict=True):
-        held = bins.images > 0
+        held = bins.size > 0
         panel.plot([0, 1], [0, 1], color="#8b93a1", linewidth=0.8, linestyle=":")
         panel.plot(bins.confidence[held], bins.accuracy[held], marker="o", linewidth=1.7)
         for x, y, n in zip(
-            bins.confidence[held], bins.accuracy[held], bins.images[held], strict=True
+            bins.confidence[held], bins.accuracy[held], bins.size[held], strict=True
         ):
             panel.annotate(
                 str(int(n)), (x, y), textcoords="offset points", xytext=(4, -9), fontsize=7

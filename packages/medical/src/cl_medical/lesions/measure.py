@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cl_core.evaluation.bootstrap import bootstrap_intervals
+from cl_core.evaluation.calibration import brier_score, expected_calibration_error
 from cl_core.report.figures import MISSING
-from cl_medical.lesions.calibration import brier_score, expected_calibration_error
-from cl_medical.lesions.intervals import bootstrap_intervals
 from cl_medical.lesions.metrics import class_scores, ranking_scores, scores
 from cl_medical.lesions.thresholds import rates_at
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cl_core.checks import near
 from cl_core.errors import InputError
-from cl_medical.lesions.calibration import fit_temperature
+from cl_core.evaluation.calibration import fit_temperature
 from cl_medical.lesions.thresholds import OperatingPoint, choose_threshold
 
 __all__ = ["Operating", "choose_operating", "choose_positive", "decisions"]
