@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_vision.condensation.average_pool import AveragePool
+from cl_vision.condensation.winograd import conv3x3, norm_relu_pool, stem
 
 __all__ = ["Activation", "ConvNet", "Norm", "Pooling", "fresh", "initialise"]
 
@@ -85,12 +86,35 @@ class ConvNet(nn.Module):
             if pooling != "none":
                 layers.append(AveragePool() if pooling == "avg" else nn.MaxPool2d(2))
                 h, w = h // 2, w // 2
+        self._has_fast_layers = (norm, activation, pooling) == ("instance", "relu", "avg")
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * h * w, num_classes)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Logits."""
         logits: Tensor = self.classifier(self.embed(x))
+        return logits
+
+    def forward_once(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """The same logits, of which gradients by the parameters are taken once and no more.
+
+        On a CPU, for the default layers, in less than half of the time.
+        """
+        if not self._has_fast_layers or x.device.type != "cpu" or x.dtype != torch.float32:
+            return self(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        layers = list(self.features)
+        for block in range(0, len(layers), 4):
+            conv, norm = layers[block], layers[block + 1]
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.GroupNorm)
+            assert conv.bias is not None
+            if block:
+                x = conv3x3(x, conv.weight, conv.bias)
+            else:
+                x = stem(x, conv.weight, conv.bias, int(conv.padding[0]))
+            x = norm_relu_pool(x, norm.weight, norm.bias, norm.eps)
+        logits: Tensor = self.classifier(x.reshape(len(x), -1))
         return logits
 
     def embed(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
