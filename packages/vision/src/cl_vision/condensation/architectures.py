@@ -95,9 +95,7 @@ def _lenet(channels: int, num_classes: int, size: Size) -> nn.Module:
         nn.MaxPool2d(2),
     ]
     h, w = (((edge + 2 * first - 4) // 2 + 2 * second - 4) // 2 for edge in size)
-    head = nn.Sequential(
-        nn.Linear(16 * h * w, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()
-    )
+    head = nn.Sequential(nn.Linear(16 * h * w, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
     return _Trunk(nn.Sequential(*layers, nn.Flatten(), head), nn.Linear(84, num_classes))
 
 

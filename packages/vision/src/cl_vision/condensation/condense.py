@@ -234,9 +234,7 @@ class Condensation(LightningModule):
         self.register_buffer("start", start.clone())
         self.start: Tensor
         number = len(real.classes)
-        self.register_buffer(
-            "labels", torch.arange(number).repeat_interleave(len(start) // number)
-        )
+        self.register_buffer("labels", torch.arange(number).repeat_interleave(len(start) // number))
         self.labels: Tensor
         self.real = real
         self.build = build

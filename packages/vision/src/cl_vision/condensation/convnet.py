@@ -86,7 +86,12 @@ class ConvNet(nn.Module):
             if pooling != "none":
                 layers.append(AveragePool() if pooling == "avg" else nn.MaxPool2d(2))
                 h, w = h // 2, w // 2
-        self._has_fast_layers = (norm, activation, pooling) == ("instance", "relu", "avg")
+        # Smaller ones lose more by the many small calls than they gain.
+        self._has_fast_layers = (
+            width >= 96
+            and min(size) >= 32
+            and ((norm, activation, pooling) == ("instance", "relu", "avg"))
+        )
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * h * w, num_classes)
 

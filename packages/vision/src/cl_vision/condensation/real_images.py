@@ -111,9 +111,11 @@ def load_real(
                 f"{parts[0].shape[1]} x {parts[0].shape[2]}: give --image_size"
             )
         parts.append(x.clone())
-    pixels = torch.stack([p.float() / 255 if p.dtype == torch.uint8 else p for p in parts]) if any(
-        p.dtype != parts[0].dtype for p in parts
-    ) else torch.stack(parts)
+    pixels = (
+        torch.stack([p.float() / 255 if p.dtype == torch.uint8 else p for p in parts])
+        if any(p.dtype != parts[0].dtype for p in parts)
+        else torch.stack(parts)
+    )
     names = labelled.table.classes
     order = {int(label): place for place, label in enumerate(present.tolist())}
     labels = torch.tensor([order[int(label)] for label in labelled.labels])
@@ -168,5 +170,3 @@ def _fit(x: Tensor, size: Sequence[int]) -> Tensor:
     top, left = (edges[0] - size[0]) // 2, (edges[1] - size[1]) // 2
     y = y[0, :, top : top + size[0], left : left + size[1]]
     return y.round().clamp(0, 255).to(torch.uint8) if whole else y
-
-

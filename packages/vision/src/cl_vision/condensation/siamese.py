@@ -68,9 +68,7 @@ class Draw(NamedTuple):
     parameters: Tensor
 
 
-def apply(
-    x: Float[Tensor, "n c h w"], name: str, parameters: Tensor
-) -> Float[Tensor, "n c h w"]:
+def apply(x: Float[Tensor, "n c h w"], name: str, parameters: Tensor) -> Float[Tensor, "n c h w"]:
     """Do one operation.
 
     Args:
@@ -106,9 +104,7 @@ def draw(
     return _draw(name, rows, size, _repeat(generator))
 
 
-def augment(
-    strategy: str, rows: int, size: tuple[int, int], generator: torch.Generator
-) -> Draw:
+def augment(strategy: str, rows: int, size: tuple[int, int], generator: torch.Generator) -> Draw:
     """Pick an operation of a strategy and draw its parameters.
 
     Args:
