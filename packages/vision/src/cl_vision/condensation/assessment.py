@@ -125,7 +125,7 @@ class _Stack:
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         for network in networks:
             network.train()
-        state, self._buffers = stack_module_state(list(networks))  # type: ignore[arg-type]
+        state, self._buffers = stack_module_state(list(networks))
         self._state = {name: p.detach().requires_grad_() for name, p in state.items()}
         self.parameters = list(self._state.values())
         self._shape = networks[0]

@@ -17,7 +17,7 @@ from cl_vision.condensation.architectures import Architecture, builder
 from cl_vision.condensation.assessment import Recipe, accuracy, train_networks
 from cl_vision.condensation.condensed_set import CondensedSet, load_condensed
 from cl_vision.condensation.config import AssessConfig, CondenseConfig
-from cl_vision.condensation.pipeline import network_builder, real_of
+from cl_vision.condensation.setting import network_builder, real_of
 from cl_vision.condensation.real_images import RealImages, require_per_class
 from cl_vision.condensation.selection import Selection, select
 from cl_vision.model import best_device

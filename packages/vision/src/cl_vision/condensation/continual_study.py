@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from cl_vision.condensation.condense import Loop, outer_iteration
 from cl_vision.condensation.config import CondenseConfig, ContinualConfig
 from cl_vision.condensation.convnet import ConvNet, fresh
 from cl_vision.condensation.matching import default_outer_warmup
-from cl_vision.condensation.pipeline import real_of
+from cl_vision.condensation.setting import real_of
 from cl_vision.condensation.real_images import RealImages
 from cl_vision.condensation.rehearsal import RehearsalMemory, distil_step, forgetting
 from cl_vision.condensation.selection import select
@@ -73,11 +75,11 @@ def study(config: ContinualConfig) -> Study:
     metrics: dict[str, float] = {}
     rows: list[dict[str, object]] = []
     curves: dict[str, list[float]] = {}
-    found: dict[str, list[tuple[list[float], float]]] = {name: [] for name in config.memories}
+    found: dict[str, list[tuple[list[float], float]]] = {}
     for order in range(config.orders):
         tasks = _tasks(config, sources, classes, order)
-        for name in config.memories:
-            found[name].append(_one_order(config, name, tasks, len(classes), order, digits=digits))
+        for memory in config.memories:
+            found.setdefault(memory, []).append(_one_order(config, memory, tasks, len(classes), order, digits=digits))
     for name, results in found.items():
         averages = [statistics.mean(curve) for curve, _ in results]
         losses = [lost for _, lost in results]
@@ -239,7 +241,7 @@ def _filler(
             return x[select(how, x.flatten(1), y, budget, generator)]  # type: ignore[arg-type]
 
         return choose
-    options = CondenseConfig(data="task", out=".", method=config.method, ipc=config.ipc)
+    options = CondenseConfig(data="task", out=Path(), method=config.method, ipc=config.ipc)
     filled = options.filled(size, digits=digits)
     augmented = config.method in ("dsa", "dsac")
     loop = Loop(
@@ -255,7 +257,7 @@ def _filler(
 
     def condense(x: Tensor, y: Tensor, budget: int) -> Tensor:
         return condense_tensors(
-            x, y, budget, replace(loop), generator, width=config.width, depth=depth
+            x, y, budget, loop, generator, width=config.width, depth=depth
         )
 
     return condense

@@ -2,8 +2,8 @@ r"""What a set does to the network that learns from it: kernel velocity, and sha
 
 The *tangent kernel* of a network on probe images is $K = J J^\top$, $J$ the derivative of all
 logits by all parameters. Its distance to a later one is
-$1 - \langle K, K' \rangle_F / (\lVert K \rVert_F \lVert K' \rVert_F)$ and its velocity that distance
-by the time between. The form is that of the literature on tangent kernels; the condensation paper
+$1 - \langle K, K' \rangle_F / (\lVert K \rVert_F \lVert K' \rVert_F)$, and its velocity that
+distance by the time between. The form is that of the literature on tangent kernels; the condensation paper
 reports such a velocity, its exact form could not be verified.
 """
 

@@ -37,7 +37,7 @@ def row_distances(a: Float[Tensor, "r d"], b: Float[Tensor, "r d"]) -> Float[Ten
     A row of zeros, as of a dead filter, is at distance 1 of everything. The norm is one whose
     derivative at 0 is 0, so that no gradient becomes NaN.
     """
-    norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
     return 1 - (a * b).sum(1) / (norms + EPS)
 
 

@@ -4,7 +4,8 @@ With $\theta$ a network's parameters, $T_c$ real and $S_c$ synthetic images of c
 by the class's draw of the step, if any), CE the mean softmax cross-entropy of a batch, and $D$ the
 :mod:`~cl_vision.condensation.gradient_distance`,
 
-$$g_c^T = \nabla_\theta \mathrm{CE}(f(T_c), c), \qquad g_c^S = \nabla_\theta \mathrm{CE}(f(S_c), c),$$
+$$g_c^T = \nabla_\theta \mathrm{CE}(f(T_c), c),
+\qquad g_c^S = \nabla_\theta \mathrm{CE}(f(S_c), c),$$
 $$L_{DC} = \sum_c D(g_c^S, g_c^T), \qquad
 L_{DCC} = D\Bigl(\tfrac1C \sum_c g_c^S,\ \tfrac1C \sum_c g_c^T\Bigr).$$
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
 
 from cl_core.checks import OptionError
 from cl_core.commands.outcome import Outcome, text_table
@@ -18,13 +14,11 @@ from cl_core.runs import Run
 from cl_core.runs.fingerprint import of_arrays
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.config import AssessConfig, CondenseConfig, ContinualConfig
-from cl_vision.condensation.convnet import ConvNet
-from cl_vision.condensation.real_images import RealImages, load_real, require_per_class
-from cl_vision.condensation.selection import select
-from cl_vision.data import Images, open_images
+from cl_vision.condensation.real_images import load_real, require_per_class
+from cl_vision.condensation.setting import network_builder, open_labelled, start_images
 from cl_vision.model import best_device
 
-__all__ = ["assess", "condense", "continual", "real_of", "start_images"]
+__all__ = ["assess", "condense", "continual"]
 
 
 def condense(config: CondenseConfig) -> Outcome:
@@ -45,7 +39,7 @@ def condense(config: CondenseConfig) -> Outcome:
     from cl_vision.condensation.estimate import estimate, require_space
     from cl_vision.condensation.siamese import parse_strategy
 
-    images = _open(config)
+    images = open_labelled(config)
     real = load_real(
         images.train_and_test(config.test_share, seed=config.seed)[0], size=config.size
     )
@@ -174,94 +168,6 @@ def continual(config: ContinualConfig) -> Outcome:
         continual_page(run, found)
         run.save_metrics(found.metrics)
     return Outcome(out=run.path, metrics=found.metrics, lines=text_table(found.rows))
-
-
-def network_builder(
-    config: CondenseConfig, channels: int, number: int, size: tuple[int, int]
-) -> Callable[[], nn.Module]:
-    """Give what builds the network of a filled configuration.
-
-    Raises:
-        OptionError: If the size and the depth, or the width and the norm, do not fit.
-    """
-    build = partial(
-        ConvNet,
-        channels,
-        number,
-        size,
-        width=cast(int, config.width),
-        depth=cast(int, config.depth),
-        norm=config.norm,
-        activation=config.activation,
-        pooling=config.pooling,
-    )
-    try:
-        with torch.device("meta"):
-            build()
-    except ValueError as error:
-        raise OptionError(f"--depth, --image_size, --width: {error}") from error
-    return build
-
-
-def start_images(real: RealImages, ipc: int, initialise: str, generator: torch.Generator) -> Tensor:
-    """Where the synthetic images start, grouped by class.
-
-    Args:
-        real: The real images.
-        ipc: Images a class.
-        initialise: ``real``, ``noise`` or ``kmeans``.
-        generator: On the CPU.
-    """
-    n = ipc * len(real.classes)
-    if initialise == "noise":
-        return torch.randn(n, real.channels, *real.size, generator=generator)
-    everything = real.take(torch.arange(len(real))).flatten(1) if initialise == "kmeans" else None
-    features = torch.zeros(len(real), 1) if everything is None else everything
-    how: Any = "kmeans" if initialise == "kmeans" else "random"
-    return real.take(select(how, features, real.labels, ipc, generator))
-
-
-def real_of(
-    options: dict[str, Any], data: str | None = None
-) -> tuple[RealImages, RealImages, Images]:
-    """The training and test images of a run of `condense`, read as it read them.
-
-    Args:
-        options: Of its ``config.yaml``.
-        data: Other images.
-
-    Raises:
-        InputError: If they are not there or cannot be read.
-    """
-    kept = {name: value for name, value in options.items() if name in _DATA}
-    if data is not None:
-        kept |= {"data": data, "root": None}
-    config = CondenseConfig(out=Path("unused"), **kept)
-    images = _open(config)
-    train, test = images.train_and_test(config.test_share, seed=config.seed)
-    return load_real(train, size=config.size), load_real(test, size=config.size), images
-
-
-_DATA = (
-    "data",
-    "root",
-    "labels",
-    "channels",
-    "image_size",
-    "on_error",
-    "test_share",
-    "seed",
-)
-
-
-def _open(config: CondenseConfig) -> Images:
-    return open_images(
-        config.data,
-        root=config.root,
-        labels=config.labels,
-        channels=config.channels,
-        on_error=config.on_error,
-    )
 
 
 def _assess_run(config: AssessConfig) -> Run:

@@ -215,7 +215,7 @@ def _crop(x: Tensor, p: Tensor) -> Tensor:
         torch.arange(edge, device=x.device) + p[:, place, None] for place, edge in ((0, h), (1, w))
     )
     if len(p) == 1:  # the same window of all: a slice of the padded image
-        top, left = p[0].tolist()
+        top, left = int(p[0, 0]), int(p[0, 1])
         m = max(abs(top), abs(left))
         return F.pad(x, (m, m, m, m))[:, :, m + top : m + top + h, m + left : m + left + w]
     inside = ((rows >= 0) & (rows < h))[:, :, None] & ((columns >= 0) & (columns < w))[:, None, :]

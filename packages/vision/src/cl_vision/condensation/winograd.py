@@ -50,7 +50,7 @@ def stem(
         bias: Of each filter.
         padding: Zeros around the images.
     """
-    out: Tensor = _Stem.apply(x, weight, bias, padding)  # type: ignore[no-untyped-call]
+    out: Tensor = _Stem.apply(x, weight, bias, padding)
     return out
 
 
@@ -66,7 +66,7 @@ def conv3x3(
     """
     if x.shape[2] % _TILE or x.shape[3] % _TILE:
         return F.conv2d(x, weight, bias, padding=1)
-    out: Tensor = _Conv3x3.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    out: Tensor = _Conv3x3.apply(x, weight, bias)
     return out
 
 
@@ -84,7 +84,7 @@ def norm_relu_pool(
         bias: Its shift.
         eps: Added to the variance.
     """
-    out: Tensor = _NormReluPool.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
+    out: Tensor = _NormReluPool.apply(x, weight, bias, eps)
     return out
 
 
