@@ -100,7 +100,7 @@ def accuracy(network: nn.Module, test: RealImages, *, batch: int = 512) -> float
     """Share of test images whose class has the largest logit."""
     device = next(network.parameters()).device
     right = 0
-    for rows in torch.arange(len(test)).split(batch):
+    for rows in torch.split(torch.arange(len(test)), batch):
         logits = network(test.take(rows).to(device))
         right += int((logits.argmax(1).cpu() == test.labels[rows]).sum())
     return right / len(test)
@@ -204,6 +204,6 @@ def _augmented(x: Tensor, strategy: str, generators: Sequence[torch.Generator]) 
         places = [k for k, d in enumerate(draws) if d.name == name]
         parameters = torch.cat([draws[k].parameters for k in places])
         done = siamese.apply(x[places].flatten(0, 1), name, parameters)
-        for k, images in zip(places, done.unflatten(0, (len(places), -1)), strict=True):
+        for k, images in zip(places, done.view(len(places), -1, *done.shape[1:]), strict=True):
             parts[k] = images
     return torch.stack([part for part in parts if part is not None])

@@ -199,7 +199,7 @@ def _parts(
     x: Tensor, y: Tensor, weights: Tensor, chunk: int | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     size = chunk or len(x)
-    return zip(x.split(size), y.split(size), weights.split(size), strict=True)
+    return zip(torch.split(x, size), torch.split(y, size), torch.split(weights, size), strict=True)
 
 
 def _sum(total: list[Tensor], part: list[Tensor]) -> list[Tensor]:

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
+from cl_core.networks.devices import best_device
 from cl_core.runs import Run
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.architectures import Architecture, builder
 from cl_vision.condensation.assessment import Recipe, accuracy, train_networks
 from cl_vision.condensation.condensed_set import CondensedSet, load_condensed
 from cl_vision.condensation.config import AssessConfig, CondenseConfig
-from cl_vision.condensation.setting import network_builder, real_of
 from cl_vision.condensation.real_images import RealImages, require_per_class
 from cl_vision.condensation.selection import Selection, select
-from cl_vision.model import best_device
+from cl_vision.condensation.setting import network_builder, real_of
 
 __all__ = ["Comparison", "compare"]
 

@@ -109,7 +109,7 @@ def outer_iteration(
     for il in range(loop.inner_loop):
         real = list(real_batches())
         _set_batch_norms(network, real)
-        views = list(images.split(ipc))
+        views = list(torch.split(images, ipc))
         if loop.strategy:
             draws = [
                 siamese.augment(loop.strategy, 1, (images.shape[2], images.shape[3]), generator)
@@ -134,7 +134,7 @@ def outer_iteration(
             syn_chunk=loop.syn_chunk,
         )
         optimizer.zero_grad()
-        torch.cat(views).backward(matched.gradient)
+        torch.autograd.backward(torch.cat(views), matched.gradient)
         optimizer.step()
         if bounds is not None:
             with torch.no_grad():
@@ -183,13 +183,13 @@ def train_network(
     for _ in range(epochs):
         whole = len(images) <= batch  # in one step the order does not matter
         order = None if whole else torch.randperm(len(images), generator=generator)
-        for rows in [None] if order is None else order.split(batch):
+        for rows in [None] if order is None else torch.split(order, batch):
             x, y = (images, labels) if rows is None else (images[rows], labels[rows])
             if strategy:
                 size = (x.shape[2], x.shape[3])
                 x = siamese.apply(x, *siamese.augment(strategy, len(x), size, generator))
             optimizer.zero_grad()
-            F.cross_entropy(forward(x), y).backward()
+            torch.autograd.backward(F.cross_entropy(forward(x), y))
             optimizer.step()
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,10 @@ from cl_vision.condensation.condense import Loop, outer_iteration
 from cl_vision.condensation.config import CondenseConfig, ContinualConfig
 from cl_vision.condensation.convnet import ConvNet, fresh
 from cl_vision.condensation.matching import default_outer_warmup
-from cl_vision.condensation.setting import real_of
 from cl_vision.condensation.real_images import RealImages
 from cl_vision.condensation.rehearsal import RehearsalMemory, distil_step, forgetting
 from cl_vision.condensation.selection import select
+from cl_vision.condensation.setting import real_of
 
 __all__ = ["Study", "Task", "study"]
 
@@ -79,7 +78,9 @@ def study(config: ContinualConfig) -> Study:
     for order in range(config.orders):
         tasks = _tasks(config, sources, classes, order)
         for memory in config.memories:
-            found.setdefault(memory, []).append(_one_order(config, memory, tasks, len(classes), order, digits=digits))
+            found.setdefault(memory, []).append(
+                _one_order(config, memory, tasks, len(classes), order, digits=digits)
+            )
     for name, results in found.items():
         averages = [statistics.mean(curve) for curve, _ in results]
         losses = [lost for _, lost in results]
@@ -185,7 +186,7 @@ def _one_order(
     network = fresh(build, generator)
     seen = torch.zeros(0, dtype=torch.int64)
     for step, task in enumerate(tasks, start=1):
-        known, seen = seen, torch.cat([seen, task.y]).unique()
+        known, seen = seen, torch.unique(torch.cat([seen, task.y]))
         if config.protocol == "memory":
             memory.add_task(task.x, task.y)
             recipe = Recipe(epochs=config.epochs, strategy=config.strategy)
@@ -220,7 +221,7 @@ def _right(networks: list[nn.Module], task: Task, seen: Tensor) -> Tensor:
     """Of each test image the share of networks that are right, among the classes seen."""
     votes = []
     for network in networks:
-        parts = [network(x)[:, seen].argmax(1) for x in task.x_test.split(512)]
+        parts = [network(x)[:, seen].argmax(1) for x in torch.split(task.x_test, 512)]
         votes.append((seen[torch.cat(parts)] == task.y_test).float())
     return torch.stack(votes).mean(0)
 
@@ -256,9 +257,7 @@ def _filler(
     )
 
     def condense(x: Tensor, y: Tensor, budget: int) -> Tensor:
-        return condense_tensors(
-            x, y, budget, loop, generator, width=config.width, depth=depth
-        )
+        return condense_tensors(x, y, budget, loop, generator, width=config.width, depth=depth)
 
     return condense
 

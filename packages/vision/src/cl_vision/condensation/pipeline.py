@@ -10,13 +10,13 @@ import torch
 from cl_core.checks import OptionError
 from cl_core.commands.outcome import Outcome, text_table
 from cl_core.errors import InputError
+from cl_core.networks.devices import best_device
 from cl_core.runs import Run
 from cl_core.runs.fingerprint import of_arrays
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.config import AssessConfig, CondenseConfig, ContinualConfig
 from cl_vision.condensation.real_images import load_real, require_per_class
 from cl_vision.condensation.setting import network_builder, open_labelled, start_images
-from cl_vision.model import best_device
 
 __all__ = ["assess", "condense", "continual"]
 

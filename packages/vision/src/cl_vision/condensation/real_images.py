@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -88,7 +89,7 @@ def load_real(
             than two classes.
     """
     keep = (images.labels >= 0).nonzero().flatten()
-    present = images.labels[keep].unique()
+    present = torch.unique(images.labels[keep])
     if len(present) < 2:
         raise InputError(
             f"{images.table.source}: {len(present)} class of labelled images, and a classifier "
@@ -98,7 +99,7 @@ def load_real(
     parts: list[Tensor] = []
     for row in range(len(labelled)):
         name = labelled.table.name(row)
-        x = labelled.dataset[row].views[0]
+        x = cast(Any, labelled.dataset)[row].views[0]
         if parts and len(x) != len(parts[0]):
             raise InputError(
                 f"{name} has {len(x)} channels and {labelled.table.name(0)} {len(parts[0])}: give "
@@ -144,7 +145,7 @@ def _statistics(pixels: Tensor, images: Images) -> Statistics:
     scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
     total = torch.zeros(pixels.shape[1], dtype=torch.float64)
     square = total.clone()
-    for part in pixels.split(1024):
+    for part in torch.split(pixels, 1024):
         x = part.double() / scale
         total += x.sum((0, 2, 3))
         square += x.square().sum((0, 2, 3))

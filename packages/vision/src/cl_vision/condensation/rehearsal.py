@@ -41,7 +41,7 @@ class RehearsalMemory:
             images: All of the task, normalised.
             labels: Their classes, in any numbering.
         """
-        classes = labels.unique()
+        classes = torch.unique(labels)
         own = torch.searchsorted(classes, labels)
         kept = self.fill(images, own, self.budget_per_class).detach()
         known = classes.repeat_interleave(self.budget_per_class)
@@ -123,7 +123,7 @@ def distil_step(
     marks = [max(1, round(0.6 * epochs)), max(1, round(0.8 * epochs))]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, marks, gamma=0.2)
     for _ in range(epochs):
-        for rows in torch.randperm(len(y), generator=generator).split(batch):
+        for rows in torch.split(torch.randperm(len(y), generator=generator), batch):
             images = x[rows]
             if strategy:
                 size = (images.shape[2], images.shape[3])
@@ -139,7 +139,7 @@ def distil_step(
                 held = F.kl_div(says, said, reduction="batchmean", log_target=True)
                 loss = loss + weight * temperature**2 * held
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
         schedule.step()
 

@@ -99,6 +99,7 @@ _DATA = (
 
 
 def open_labelled(config: CondenseConfig) -> Images:
+    """Open the images that the options name."""
     return open_images(
         config.data,
         root=config.root,

@@ -210,7 +210,7 @@ def _color(x: Tensor, p: Tensor) -> Tensor:
 
 
 def _crop(x: Tensor, p: Tensor) -> Tensor:
-    h, w = x.shape[2:]
+    h, w = x.shape[2], x.shape[3]
     rows, columns = (
         torch.arange(edge, device=x.device) + p[:, place, None] for place, edge in ((0, h), (1, w))
     )
@@ -228,11 +228,11 @@ def _cutout(x: Tensor, p: Tensor) -> Tensor:
     covered = []
     for place, edge in enumerate(x.shape[2:]):
         box = _whole(_BOX * edge)
-        first = p[:, place, None] - box // 2
+        start = p[:, place, None] - box // 2
         pixels = torch.arange(edge, device=x.device)
-        covered.append((pixels >= first) & (pixels < first + box))
-    box = covered[0][:, :, None] & covered[1][:, None, :]
-    return x.masked_fill(box[:, None], 0.0)
+        covered.append((pixels >= start) & (pixels < start + box))
+    inside = covered[0][:, :, None] & covered[1][:, None, :]
+    return x.masked_fill(inside[:, None], 0.0)
 
 
 def _flip(x: Tensor, p: Tensor) -> Tensor:
