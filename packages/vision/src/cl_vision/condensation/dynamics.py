@@ -3,8 +3,8 @@ r"""What a set does to the network that learns from it: kernel velocity, and sha
 The *tangent kernel* of a network on probe images is $K = J J^\top$, $J$ the derivative of all
 logits by all parameters. Its distance to a later one is
 $1 - \langle K, K' \rangle_F / (\lVert K \rVert_F \lVert K' \rVert_F)$, and its velocity that
-distance by the time between. The form is that of the literature on tangent kernels; the condensation paper
-reports such a velocity, its exact form could not be verified.
+distance by the time between. The form is that of the literature on tangent kernels; the
+condensation paper reports such a velocity, its exact form could not be verified.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cl_vision.condensation.convnet import fresh
+from cl_vision.condensation.gradient_distance import row_distances
 from cl_vision.condensation.matching import class_gradients
 
 __all__ = [
@@ -129,5 +130,5 @@ def feature_cosines(
     real: Sequence[Tensor],
 ) -> Float[Tensor, " k"]:
     """The cosine of the mean feature of class 0's synthetic images and each real class's."""
-    own = embed(synthetic).mean(0)
-    return torch.stack([F.cosine_similarity(own, embed(x).mean(0), dim=0) for x in real])
+    own = embed(synthetic).mean(0)[None]
+    return torch.cat([1 - row_distances(own, embed(x).mean(0)[None]) for x in real])
