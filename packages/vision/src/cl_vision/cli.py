@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cl_core.commands.cli import run_program
+from cl_vision.condensation.config import AssessConfig, CondenseConfig, ContinualConfig
 from cl_vision.config import (
     DemoConfig,
     EmbedConfig,
@@ -22,6 +23,9 @@ COMMANDS = {
     "embed": (EmbedConfig, "cl_vision.pipeline:embed"),
     "spectrum": (SpectrumConfig, "cl_vision.pipeline:spectrum"),
     "theory": (TheoryConfig, "cl_vision.pipeline:theory"),
+    "condense": (CondenseConfig, "cl_vision.condensation.pipeline:condense"),
+    "assess": (AssessConfig, "cl_vision.condensation.pipeline:assess"),
+    "continual": (ContinualConfig, "cl_vision.condensation.pipeline:continual"),
     "demo": (DemoConfig, "cl_vision.pipeline:demo"),
 }
 

@@ -26,7 +26,7 @@ __all__ = [
     "require_readable",
 ]
 
-HOW_CALLED = ("resume", "overwrite")
+HOW_CALLED = ("resume", "overwrite", "time_budget")
 """Options that say how a command was called; recorded, they would be repeated with the run."""
 
 IN_MEMORY = "(in memory) "

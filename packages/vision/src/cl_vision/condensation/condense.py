@@ -1,0 +1,312 @@
+"""The condensation loop, as a module whose parameters are the images.
+
+An epoch of :func:`cl_core.training.fit` is an outer iteration: a fresh network, matching steps on
+it, and between them the network's training on the set as it is. What a checkpoint holds beyond the
+images and their optimiser is the state of the generator that every draw comes from, so a resumed
+run continues bit by bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cl_core.seeding import derive_seed
+from cl_vision.condensation import siamese
+from cl_vision.condensation.chunks import match_classes
+from cl_vision.condensation.convnet import ConvNet, fresh
+from cl_vision.condensation.gradient_distance import Metric
+from cl_vision.condensation.matching import uses_contrast
+from cl_vision.condensation.real_images import RealImages
+
+__all__ = ["Condensation", "Loop", "outer_iteration", "train_network"]
+
+_NORM_IMAGES = 16  # real images a class that set the statistics of batch norm
+
+RealBatches = Callable[[], Sequence[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """The numbers of the loop; the defaults are the published ones of one image a class.
+
+    Attributes:
+        outer_loop: Networks.
+        inner_loop: Matching steps on each.
+        network_epochs: Of training on the set between two steps.
+        contrast: Match all classes at once after the warm-up (DCC, DSAC).
+        outer_warmup: Outer iterations of the warm-up.
+        inner_warmup: Steps of the warm-up in each of these.
+        strategy: Of siamese augmentation; empty for none.
+        metric: Of the gradient distance.
+        image_lr: Step size of the images.
+        image_momentum: Of the images.
+        network_lr: Step size of the networks.
+        real_batch: Real images a class and step.
+        train_batch: Images of the set a step of a network.
+        real_chunk: Real images at a time.
+        syn_chunk: Synthetic images at a time.
+        clamp: Keep pixels in the range of pictures.
+    """
+
+    outer_loop: int = 1000
+    inner_loop: int = 10
+    network_epochs: int = 5
+    contrast: bool = True
+    outer_warmup: int = 250
+    inner_warmup: int = 10
+    strategy: str = ""
+    metric: Metric = "ours"
+    image_lr: float = 0.1
+    image_momentum: float = 0.5
+    network_lr: float = 0.01
+    real_batch: int = 256
+    train_batch: int = 256
+    real_chunk: int | None = 32
+    syn_chunk: int | None = None
+    clamp: bool = False
+
+
+def outer_iteration(
+    images: Tensor,
+    labels: Int[Tensor, " n"],
+    network: nn.Module,
+    optimizer: Any,
+    loop: Loop,
+    *,
+    outer: int,
+    real_batches: RealBatches,
+    generator: torch.Generator,
+    bounds: tuple[Tensor, Tensor] | None = None,
+) -> list[tuple[Tensor, Tensor, bool]]:
+    """One outer iteration: match, step the images, train the network, and again.
+
+    Args:
+        images: The synthetic images ``(n, c, h, w)``, grouped by class; their ``grad`` is set.
+        labels: Their classes, as many of each.
+        network: Freshly initialised; trained on the way.
+        optimizer: Of the images.
+        loop: The numbers.
+        outer: Index of the iteration, from 0.
+        real_batches: Draws real images of each class, class 0 first.
+        generator: Of augmentation and shuffling, on the CPU.
+        bounds: Least and greatest value of a pixel, by channel, if images are clamped.
+
+    Returns:
+        Of each step the optimised distance, that of averaged gradients, and whether it was
+        contrastive.
+    """
+    steps = []
+    ipc = int((labels == labels[0]).sum())
+    for il in range(loop.inner_loop):
+        real = list(real_batches())
+        _set_batch_norms(network, real)
+        views = list(torch.split(images, ipc))
+        if loop.strategy:
+            draws = [
+                siamese.augment(loop.strategy, 1, (images.shape[2], images.shape[3]), generator)
+                for _ in views
+            ]
+            real = [siamese.apply(x, *d) for x, d in zip(real, draws, strict=True)]
+            views = [siamese.apply(x, *d) for x, d in zip(views, draws, strict=True)]
+        contrast = uses_contrast(
+            outer,
+            il,
+            outer_warmup=loop.outer_warmup,
+            inner_warmup=loop.inner_warmup,
+            contrast=loop.contrast,
+        )
+        matched = match_classes(
+            network,
+            real,
+            [view.detach() for view in views],
+            contrast=contrast,
+            metric=loop.metric,
+            real_chunk=loop.real_chunk,
+            syn_chunk=loop.syn_chunk,
+        )
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.cat(views), matched.gradient)
+        optimizer.step()
+        if bounds is not None:
+            with torch.no_grad():
+                images.clamp_(*bounds)
+        steps.append((matched.loss, matched.averaged, contrast))
+        if il < loop.inner_loop - 1:  # the last network is thrown away
+            train_network(
+                network,
+                images.detach(),
+                labels,
+                epochs=loop.network_epochs,
+                batch=loop.train_batch,
+                lr=loop.network_lr,
+                strategy=loop.strategy,
+                generator=generator,
+            )
+    return steps
+
+
+def train_network(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, " n"],
+    *,
+    epochs: int,
+    batch: int,
+    lr: float,
+    strategy: str,
+    generator: torch.Generator,
+) -> None:
+    """Train a network on the set by plain SGD.
+
+    Args:
+        network: Trained in place.
+        images: The set.
+        labels: Their classes.
+        epochs: Passes.
+        batch: Images a step.
+        lr: Step size.
+        strategy: An operation a mini-batch, with parameters of its own for each image.
+        generator: Of order and operations.
+    """
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    forward = network.forward_once if isinstance(network, ConvNet) else network
+    for _ in range(epochs):
+        whole = len(images) <= batch  # in one step the order does not matter
+        order = None if whole else torch.randperm(len(images), generator=generator)
+        for rows in [None] if order is None else torch.split(order, batch):
+            x, y = (images, labels) if rows is None else (images[rows], labels[rows])
+            if strategy:
+                size = (x.shape[2], x.shape[3])
+                x = siamese.apply(x, *siamese.augment(strategy, len(x), size, generator))
+            optimizer.zero_grad()
+            torch.autograd.backward(F.cross_entropy(forward(x), y))
+            optimizer.step()
+
+
+def _set_batch_norms(network: nn.Module, real: Sequence[Tensor]) -> None:
+    """Let batch norms see real images once, and freeze them for the matching."""
+    network.train()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if norms:
+        with torch.no_grad():
+            network(torch.cat([x[:_NORM_IMAGES] for x in real]))
+        for norm in norms:
+            norm.eval()
+
+
+class Condensation(LightningModule):
+    """The images as parameters.
+
+    Args:
+        real: What they are learned from.
+        start: Where they start, normalised, grouped by class.
+        build: Makes a network of any weights.
+        loop: The numbers.
+        seed: Of every draw.
+        time_budget: Seconds after which the run ends with the iteration it is in.
+        snapshots: At most so many states of the set are kept for the report.
+    """
+
+    def __init__(
+        self,
+        real: RealImages,
+        start: Float[Tensor, "n c h w"],
+        build: Callable[[], nn.Module],
+        loop: Loop,
+        *,
+        seed: int,
+        time_budget: float | None = None,
+        snapshots: int = 8,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.images = nn.Parameter(start.clone())
+        self.register_buffer("start", start.clone())
+        self.start: Tensor
+        number = len(real.classes)
+        self.register_buffer("labels", torch.arange(number).repeat_interleave(len(start) // number))
+        self.labels: Tensor
+        self.real = real
+        self.build = build
+        self.loop = loop
+        self.time_budget = time_budget
+        self.generator = torch.Generator().manual_seed(derive_seed(seed, 14))
+        self.snapshots: dict[int, Tensor] = {}
+        self._due = snapshot_times(loop.outer_loop, snapshots)
+        self._begin = time.monotonic()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            [self.images], lr=self.loop.image_lr, momentum=self.loop.image_momentum
+        )
+
+    def on_train_start(self) -> None:
+        self._begin = time.monotonic()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        network = fresh(self.build, self.generator, self.device)
+        network.to(self.images.dtype)
+        steps = outer_iteration(
+            self.images,
+            self.labels,
+            network,
+            self.optimizers(),
+            self.loop,
+            outer=self.current_epoch,
+            real_batches=self._draw,
+            generator=self.generator,
+            bounds=self._bounds() if self.loop.clamp else None,
+        )
+        losses, averaged, contrast = zip(*steps, strict=True)
+        self.log("matching/averaged", torch.stack(averaged).mean(), on_step=False, on_epoch=True)
+        self.log("matching/contrastive_share", sum(contrast) / len(steps), on_epoch=True)
+        return torch.stack(losses).mean()
+
+    def on_train_epoch_end(self) -> None:
+        done = self.current_epoch + 1
+        if done in self._due:
+            self.snapshots[done] = self.images.detach().cpu().clone()
+        late = self.time_budget is not None and time.monotonic() - self._begin > self.time_budget
+        if late:
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["condensation"] = {
+            "generator": self.generator.get_state(),
+            "snapshots": dict(self.snapshots),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["condensation"]
+        self.generator.set_state(kept["generator"])
+        self.snapshots = dict(kept["snapshots"])
+
+    def _draw(self) -> list[Tensor]:
+        return [
+            self.real.draw(label, self.loop.real_batch, self.generator).to(self.images)
+            for label in range(len(self.real.classes))
+        ]
+
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        mean, std = (
+            self.images.new_tensor(v)[:, None, None] for v in (self.real.mean, self.real.std)
+        )
+        return (0 - mean) / std, (1 - mean) / std
+
+
+def snapshot_times(outer_loop: int, most: int) -> set[int]:
+    """Iterations after which the set is kept: dense at first, where most happens."""
+    if most < 1:
+        return set()
+    ratios = [i / most for i in range(1, most + 1)]
+    return {max(1, round(outer_loop**ratio)) for ratio in ratios}

@@ -1,0 +1,109 @@
+"""What the commands share: the images of a run, its network, where a set starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from cl_core.checks import OptionError
+from cl_vision.condensation.config import CondenseConfig
+from cl_vision.condensation.convnet import ConvNet
+from cl_vision.condensation.real_images import RealImages, load_real
+from cl_vision.condensation.selection import select
+from cl_vision.data import Images, open_images
+
+__all__ = ["network_builder", "open_labelled", "real_of", "start_images"]
+
+
+def network_builder(
+    config: CondenseConfig, channels: int, number: int, size: tuple[int, int]
+) -> Callable[[], nn.Module]:
+    """Give what builds the network of a filled configuration.
+
+    Raises:
+        OptionError: If the size and the depth, or the width and the norm, do not fit.
+    """
+    build = partial(
+        ConvNet,
+        channels,
+        number,
+        size,
+        width=cast(int, config.width),
+        depth=cast(int, config.depth),
+        norm=config.norm,
+        activation=config.activation,
+        pooling=config.pooling,
+    )
+    try:
+        with torch.device("meta"):
+            build()
+    except ValueError as error:
+        raise OptionError(f"--depth, --image_size, --width: {error}") from error
+    return build
+
+
+def start_images(real: RealImages, ipc: int, initialise: str, generator: torch.Generator) -> Tensor:
+    """Where the synthetic images start, grouped by class.
+
+    Args:
+        real: The real images.
+        ipc: Images a class.
+        initialise: ``real``, ``noise`` or ``kmeans``.
+        generator: On the CPU.
+    """
+    n = ipc * len(real.classes)
+    if initialise == "noise":
+        return torch.randn(n, real.channels, *real.size, generator=generator)
+    everything = real.take(torch.arange(len(real))).flatten(1) if initialise == "kmeans" else None
+    features = torch.zeros(len(real), 1) if everything is None else everything
+    how: Any = "kmeans" if initialise == "kmeans" else "random"
+    return real.take(select(how, features, real.labels, ipc, generator))
+
+
+def real_of(
+    options: dict[str, Any], data: str | None = None
+) -> tuple[RealImages, RealImages, Images]:
+    """The training and test images of a run of `condense`, read as it read them.
+
+    Args:
+        options: Of its ``config.yaml``.
+        data: Other images.
+
+    Raises:
+        InputError: If they are not there or cannot be read.
+    """
+    kept = {name: value for name, value in options.items() if name in _DATA}
+    if data is not None:
+        kept |= {"data": data, "root": None}
+    config = CondenseConfig(out=Path("unused"), **kept)
+    images = open_labelled(config)
+    train, test = images.train_and_test(config.test_share, seed=config.seed)
+    return load_real(train, size=config.size), load_real(test, size=config.size), images
+
+
+_DATA = (
+    "data",
+    "root",
+    "labels",
+    "channels",
+    "image_size",
+    "on_error",
+    "test_share",
+    "seed",
+)
+
+
+def open_labelled(config: CondenseConfig) -> Images:
+    """Open the images that the options name."""
+    return open_images(
+        config.data,
+        root=config.root,
+        labels=config.labels,
+        channels=config.channels,
+        on_error=config.on_error,
+    )
