@@ -7,7 +7,7 @@ read a window at a time; no raster is ever read whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from cl_core.errors import InputError
-from cl_remote_sensing.rasters.bands import band_color, band_name, select_bands
+from cl_remote_sensing.rasters.bands import band_color, band_name, described, select_bands
 from cl_remote_sensing.rasters.handles import handle
-from cl_remote_sensing.rasters.listing import list_rasters
+from cl_remote_sensing.rasters.memory import InMemory, RasterLike, named
 from cl_remote_sensing.rasters.validity import MaskSources, mask_sources
 from cl_remote_sensing.rasters.windows import Window, blockwise
 
-__all__ = ["Pixels", "Scene", "UnreadableWindowError", "handle", "open_scene", "open_scenes"]
+__all__ = ["Pixels", "Scene", "UnreadableWindowError", "handle", "open_scene"]
 
 Corners = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
@@ -56,7 +56,10 @@ class Scene:
         names: Of each selected band its description, or ``band 3``.
         colors: Of each selected band ``red``, ``green``, ``blue``, ``nir``, ``gray``,
             ``undefined``, ...
+        described: Of each selected band its description, empty without one.
         dtype: Numpy name of the selected bands' type.
+        scales: Of each selected band the factor that its tag names; 1 without one.
+        offsets: Of each selected band what its tag says is added then, in the quantity's unit.
         nodata: Value that marks missing pixels, if the bands share one that their type can hold.
             NaN is left out: pixels that are not finite are invalid anyway.
         crs: Coordinate system as WKT.
@@ -66,6 +69,8 @@ class Scene:
         block: Rows and columns that the file stores together.
         notes: What the user should be told, each a sentence that names the file.
         masks: What else in the file says which pixels are valid.
+        network: Whether a virtual raster may name sources on the network.
+        memory: What keeps the raster, if it is no file.
     """
 
     path: str
@@ -82,6 +87,28 @@ class Scene:
     block: tuple[int, int]
     notes: tuple[str, ...] = ()
     masks: MaskSources = field(default_factory=MaskSources)
+    described: tuple[str, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    network: bool = False
+    memory: InMemory | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether tags give the values a scale or an offset."""
+        return any(scale != 1 for scale in self.scales) or any(self.offsets)
+
+    def handle(self, *, fresh: bool = False) -> rasterio.DatasetReader:
+        """The open file; see :func:`cl_remote_sensing.rasters.handles.handle`."""
+        return handle(self.path, network=self.network, fresh=fresh)
+
+    def with_bands(self, order: Sequence[int], *notes: str) -> Scene:
+        """The same scene with its bands in the given order of places, and further notes."""
+        moved = {
+            name: tuple(getattr(self, name)[place] for place in order)
+            for name in ("bands", "names", "colors", "described", "scales", "offsets")
+        }
+        return replace(self, **moved, notes=(*self.notes, *notes))
 
     def read(self, window: Window, *, shape: tuple[int, int] | None = None) -> Pixels:
         """Read the selected bands of a window, and which pixels are valid, in one pass.
@@ -103,7 +130,12 @@ class Scene:
             raise ValueError(
                 f"{window} leaves the raster of {self.height} x {self.width} pixels; move it inside"
             )
-        file = handle(self.path)
+        file = self.handle()
+        if (file.height, file.width) != (self.height, self.width):
+            raise InputError(
+                f"{self.path}: was {self.height} x {self.width} pixels and is now {file.height} x "
+                f"{file.width}: the file was replaced meanwhile, so start again"
+            )
         alpha, masked = self.masks
         where = rasterio.windows.Window(col, row, width, height)
         try:
@@ -152,22 +184,31 @@ class Scene:
 
 
 def open_scene(
-    path: str | Path, *, bands: Sequence[str] | None = None, ignore_alpha_tag: bool = False
+    data: RasterLike | InMemory,
+    *,
+    bands: Sequence[str] | None = None,
+    ignore_alpha_tag: bool = False,
+    network: bool = False,
 ) -> Scene:
     """Read the header of a raster.
 
     Args:
-        path: Anything GDAL opens; a string is handed on as it is (``/vsi...``, URLs).
+        data: A raster in one of :data:`~cl_remote_sensing.rasters.formats.FORMATS`, by its path, a
+            ``/vsi...`` name or a URL; or one in memory: an array ``(c, h, w)``, a
+            :class:`~cl_remote_sensing.rasters.memory.Raster` (an array with its place), an open
+            data set of rasterio's.
         bands: Bands by number from 1, by description or by colour, in output order; by default
             all but alpha.
         ignore_alpha_tag: Take a band that is tagged as alpha for a band of the image.
+        network: Whether a virtual raster may name sources on the network.
 
     Raises:
         InputError: If the file is missing, no raster, a palette image, complex, or has not the
             bands.
+        ValueError: If an array is no raster.
     """
-    path = str(path)
-    file = handle(path)
+    path, memory = named(data)
+    file = handle(path, network=network, fresh=True)
     if file.count == 0:
         inner = f"; give one of {', '.join(file.subdatasets[:3])}" if file.subdatasets else ""
         raise InputError(f"{path}: holds no band{inner}")
@@ -192,55 +233,14 @@ def open_scene(
         transform=tuple(file.transform)[:6],
         georeferenced=not file.transform.is_identity,
         block=tuple(file.block_shapes[chosen[0] - 1]),
-        notes=tuple(f"{path}: {note}" for note in _notes(file)),
+        notes=tuple(f"{path}: {note}" for note in _notes(file, chosen)),
         masks=masks,
+        described=tuple(described(file, band) for band in chosen),
+        scales=tuple(float(file.scales[band - 1]) for band in chosen),
+        offsets=tuple(float(file.offsets[band - 1]) for band in chosen),
+        network=network,
+        memory=memory,
     )
-
-
-def open_scenes(
-    data: Sequence[str | Path],
-    *,
-    bands: Sequence[str] | None = None,
-    ignore_alpha_tag: bool = False,
-) -> list[Scene]:
-    """Read the headers of many rasters, which must have the same bands and type.
-
-    Args:
-        data: Rasters, folders and ``.txt`` lists of rasters; see
-            :func:`cl_remote_sensing.rasters.listing.list_rasters`.
-        bands: As for :func:`open_scene`, of every raster.
-        ignore_alpha_tag: As for :func:`open_scene`.
-
-    Raises:
-        InputError: If there is no raster, or two differ in their bands or their type.
-    """
-    scenes = [
-        open_scene(path, bands=bands, ignore_alpha_tag=ignore_alpha_tag)
-        for path in list_rasters(data)
-    ]
-    first = scenes[0]
-    for scene in scenes[1:]:
-        if len(scene.bands) != len(first.bands):
-            raise InputError(
-                f"{scene.path} has {len(scene.bands)} bands but {first.path} has "
-                f"{len(first.bands)}; choose the same with --bands, or leave one out"
-            )
-        if scene.dtype != first.dtype:
-            raise InputError(
-                f"{scene.path} is {scene.dtype} but {first.path} is {first.dtype}; convert one, or "
-                "leave it out"
-            )
-        if _order(scene) and _order(first) and _order(scene) != _order(first):
-            raise InputError(
-                f"{scene.path} has the bands {', '.join(scene.colors)} but {first.path} "
-                f"{', '.join(first.colors)}; choose by colour, as --bands red,green,blue"
-            )
-    return scenes
-
-
-def _order(scene: Scene) -> list[str]:
-    """Where red, green and blue are, if the file tells."""
-    return [color for color in scene.colors if color in ("red", "green", "blue")]
 
 
 def _common_type(file: rasterio.DatasetReader, bands: tuple[int, ...]) -> str:
@@ -259,8 +259,13 @@ def _common_type(file: rasterio.DatasetReader, bands: tuple[int, ...]) -> str:
     return dtype
 
 
-def _notes(file: rasterio.DatasetReader) -> Iterator[str]:
+def _notes(file: rasterio.DatasetReader, bands: Sequence[int]) -> Iterator[str]:
     """What a user should know before the pixels are used."""
+    units = {(file.scales[band - 1], file.offsets[band - 1]) for band in bands} - {(1, 0)}
+    for scale, offset in sorted(units)[:1]:
+        yield (
+            f"tagged with scale {scale:g} and offset {offset:g}; values are used as they are stored"
+        )
     points, _ = file.gcps
     if file.transform.is_identity:
         if points or file.rpcs:
