@@ -9,26 +9,26 @@ from rasterio.enums import ColorInterp
 
 from cl_core.errors import InputError
 
-__all__ = ["band_color", "band_name", "described", "select_bands"]
+__all__ = ["band_color", "band_name", "select_bands"]
 
 # Tags that say nothing of the sensor; a description such as "nir" then knows better.
 _VAGUE = {ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha}
 
 
-def described(dataset: rasterio.DatasetReader, band: int) -> str:
+def _described(dataset: rasterio.DatasetReader, band: int) -> str:
     """The description of a band (counted from 1), empty without one."""
     return (dataset.descriptions[band - 1] or "").strip()
 
 
 def band_name(dataset: rasterio.DatasetReader, band: int) -> str:
     """The description of a band (counted from 1), or ``band 3``."""
-    return described(dataset, band) or f"band {band}"
+    return _described(dataset, band) or f"band {band}"
 
 
 def band_color(dataset: rasterio.DatasetReader, band: int) -> str:
     """``red``, ``nir``, ``gray``, ``undefined``, ...: the file's tag, else its description."""
     tag = dataset.colorinterp[band - 1]
-    said = described(dataset, band).lower()
+    said = _described(dataset, band).lower()
     if tag in _VAGUE and said in ColorInterp.__members__ and said != "alpha":
         return said
     return "undefined" if tag is ColorInterp.alpha else str(tag.name)
@@ -94,4 +94,4 @@ def _find(dataset: rasterio.DatasetReader, wanted: str) -> int:
 
 
 def _said(dataset: rasterio.DatasetReader, band: int) -> str:
-    return described(dataset, band) or str(dataset.colorinterp[band - 1].name)
+    return _described(dataset, band) or str(dataset.colorinterp[band - 1].name)

@@ -8,18 +8,21 @@ named a place on the network or allowed it.
 
 from __future__ import annotations
 
+import sys
 import warnings
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cl_core.errors import InputError
 from cl_remote_sensing.rasters.places import is_remote, is_virtual, stamp_of
 from cl_remote_sensing.rasters.virtual import check_virtual
 
-__all__ = ["FORMATS", "MAX_BANDS", "MAX_BLOCK", "MAX_PIXELS", "open_allowed"]
+__all__ = ["FORMATS", "GDAL_ERRORS", "MAX_BANDS", "MAX_BLOCK", "MAX_PIXELS", "open_allowed"]
 
 IMAGES = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "BMP", "HFA")
 """GDAL's drivers of formats that are known by their first bytes, so that none else takes them."""
@@ -34,6 +37,9 @@ MAX_BANDS = 4096
 
 MAX_BLOCK = 2**30
 """Bytes that a file makes GDAL unpack at once: a block, or of a PNG the whole image."""
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What reading raises; GDAL's own errors have no common parent and no public name in rasterio."""
 
 _BESIDE = (".ovr", ".OVR", ".msk", ".MSK")
 """What GDAL looks for beside a raster and would open with any of its drivers."""
@@ -74,14 +80,30 @@ def open_allowed(path: str, *, network: bool = False) -> rasterio.DatasetReader:
     return file
 
 
+@cache
+def _hide_failing_log() -> None:
+    """Hide that rasterio cannot log a message of GDAL's that quotes bytes of a damaged file.
+
+    It happens in a callback, so Python would print a traceback and go on.
+    """
+    before = sys.unraisablehook
+
+    def hook(failed: Any) -> None:
+        if failed.object != "rasterio._env.log_error":
+            before(failed)
+
+    sys.unraisablehook = hook
+
+
 def _open(path: str, formats: tuple[str, ...]) -> rasterio.DatasetReader:
+    _hide_failing_log()
     reason = ""
     for driver in formats:
         try:
             with warnings.catch_warnings():  # that it has no georeference is told by the scene
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 return _opened(path, driver)
-        except (RasterioError, UnicodeError, ValueError) as error:
+        except (*GDAL_ERRORS, UnicodeError, ValueError) as error:
             line = " ".join(str(error).split())
             if _UNKNOWN not in line:
                 reason = reason or line

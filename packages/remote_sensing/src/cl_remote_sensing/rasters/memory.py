@@ -130,7 +130,9 @@ def _written(raster: Raster) -> bytes:
         ):
             if raster.colors is not None:  # before the pixels, as the format wants it
                 known = ColorInterp.__members__
-                file.colorinterp = [known.get(color, ColorInterp.undefined) for color in raster.colors]
+                file.colorinterp = [
+                    known.get(color, ColorInterp.undefined) for color in raster.colors
+                ]
             if raster.names is not None:
                 file.descriptions = tuple(raster.names)
             file.write(np.ma.getdata(pixels))

@@ -1,186 +1,30 @@
-"""Scenes: what a raster's header says, and windowed reads of its pixels with their validity.
-
-A scene holds no open file: it can be pickled, sent to a loader's worker and stored. Pixels are
-read a window at a time; no raster is ever read whole.
-"""
+"""Opening rasters: one, or many that are to be used together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 
 from cl_core.errors import InputError
-from cl_remote_sensing.rasters.bands import band_color, band_name, described, select_bands
+from cl_core.tables.arrays import readable
+from cl_remote_sensing.rasters.bands import band_color, band_name, select_bands
 from cl_remote_sensing.rasters.handles import handle
+from cl_remote_sensing.rasters.listing import list_rasters
 from cl_remote_sensing.rasters.memory import InMemory, RasterLike, named
-from cl_remote_sensing.rasters.validity import MaskSources, mask_sources
-from cl_remote_sensing.rasters.windows import Window, blockwise
+from cl_remote_sensing.rasters.order import (
+    descriptions,
+    in_order,
+    require_alike,
+    require_one_scale,
+)
+from cl_remote_sensing.rasters.scene import Pixels, Scene, UnreadableWindowError
+from cl_remote_sensing.rasters.validity import mask_sources
 
-__all__ = ["Pixels", "Scene", "UnreadableWindowError", "handle", "open_scene"]
-
-Corners = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
-
-
-class UnreadableWindowError(InputError):
-    """A window that the file cannot give, being truncated or damaged; others may be sound."""
-
-
-class Pixels(NamedTuple):
-    """A window's pixels and which of them are valid.
-
-    ``values`` is ``(c, h, w)`` in the raster's own type and units; ``valid`` is bool ``(h, w)``:
-    the file's mask (nodata, alpha or internal mask) says so, and all bands are finite.
-    """
-
-    values: NDArray[Any]
-    valid: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One raster: where its file is, its size, bands and place on the ground.
-
-    Attributes:
-        path: As GDAL is to open it.
-        height: Rows.
-        width: Columns.
-        bands: Numbers of the selected bands, from 1, in output order; alpha is never among them.
-        names: Of each selected band its description, or ``band 3``.
-        colors: Of each selected band ``red``, ``green``, ``blue``, ``nir``, ``gray``,
-            ``undefined``, ...
-        described: Of each selected band its description, empty without one.
-        dtype: Numpy name of the selected bands' type.
-        scales: Of each selected band the factor that its tag names; 1 without one.
-        offsets: Of each selected band what its tag says is added then, in the quantity's unit.
-        nodata: Value that marks missing pixels, if the bands share one that their type can hold.
-            NaN is left out: pixels that are not finite are invalid anyway.
-        crs: Coordinate system as WKT.
-        transform: Affine ``(a, b, c, d, e, f)``: x = a col + b row + c, y = d col + e row + f, at
-            pixel corners. Terms of rotation may differ from zero.
-        georeferenced: Whether the file has an affine transform. It may have one without a CRS.
-        block: Rows and columns that the file stores together.
-        notes: What the user should be told, each a sentence that names the file.
-        masks: What else in the file says which pixels are valid.
-        network: Whether a virtual raster may name sources on the network.
-        memory: What keeps the raster, if it is no file.
-    """
-
-    path: str
-    height: int
-    width: int
-    bands: tuple[int, ...]
-    names: tuple[str, ...]
-    colors: tuple[str, ...]
-    dtype: str
-    nodata: float | None
-    crs: str | None
-    transform: tuple[float, float, float, float, float, float]
-    georeferenced: bool
-    block: tuple[int, int]
-    notes: tuple[str, ...] = ()
-    masks: MaskSources = field(default_factory=MaskSources)
-    described: tuple[str, ...] = ()
-    scales: tuple[float, ...] = ()
-    offsets: tuple[float, ...] = ()
-    network: bool = False
-    memory: InMemory | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def scaled(self) -> bool:
-        """Whether tags give the values a scale or an offset."""
-        return any(scale != 1 for scale in self.scales) or any(self.offsets)
-
-    def handle(self, *, fresh: bool = False) -> rasterio.DatasetReader:
-        """The open file; see :func:`cl_remote_sensing.rasters.handles.handle`."""
-        return handle(self.path, network=self.network, fresh=fresh)
-
-    def with_bands(self, order: Sequence[int], *notes: str) -> Scene:
-        """The same scene with its bands in the given order of places, and further notes."""
-        moved = {
-            name: tuple(getattr(self, name)[place] for place in order)
-            for name in ("bands", "names", "colors", "described", "scales", "offsets")
-        }
-        return replace(self, **moved, notes=(*self.notes, *notes))
-
-    def read(self, window: Window, *, shape: tuple[int, int] | None = None) -> Pixels:
-        """Read the selected bands of a window, and which pixels are valid, in one pass.
-
-        Args:
-            window: Must lie inside the raster.
-            shape: Rows and columns to shrink the window to, by nearest neighbour from an overview
-                where the file has one; by default full resolution.
-
-        Raises:
-            ValueError: If the window leaves the raster or is empty.
-            UnreadableWindowError: If the file is truncated or damaged there.
-            InputError: If the file is gone.
-        """
-        row, col, height, width = window
-        if row < 0 or col < 0 or height < 1 or width < 1:
-            raise ValueError(f"expected a window inside the raster, got {window}")
-        if row + height > self.height or col + width > self.width:
-            raise ValueError(
-                f"{window} leaves the raster of {self.height} x {self.width} pixels; move it inside"
-            )
-        file = self.handle()
-        if (file.height, file.width) != (self.height, self.width):
-            raise InputError(
-                f"{self.path}: was {self.height} x {self.width} pixels and is now {file.height} x "
-                f"{file.width}: the file was replaced meanwhile, so start again"
-            )
-        alpha, masked = self.masks
-        where = rasterio.windows.Window(col, row, width, height)
-        try:
-            if alpha is None:
-                values = file.read(self.bands, window=where, out_shape=shape)
-                valid = None
-            else:
-                both = file.read((*self.bands, alpha), window=where, out_shape=shape)
-                values, valid = both[:-1], both[-1] != 0
-            if masked:
-                said = file.read_masks(masked, window=where, out_shape=shape).all(axis=0)
-                valid = said if valid is None else valid & said
-        except RasterioError as error:
-            cause = " ".join(str(error.__cause__ or error).split())
-            raise UnreadableWindowError(
-                f"{self.path}: cannot read rows {row} to {row + height - 1}, columns {col} to "
-                f"{col + width - 1}; the file is truncated or damaged there, so fetch it again "
-                f"({cause})"
-            ) from None
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values).all(axis=0)
-            valid = finite if valid is None else valid & finite
-        if self.nodata is not None:
-            present = (values != values.dtype.type(self.nodata)).all(axis=0)
-            valid = present if valid is None else valid & present
-        return Pixels(values, np.ones(values.shape[1:], bool) if valid is None else valid)
-
-    def blocks(self, pixels: int = 2**20) -> Iterator[Window]:
-        """Windows of about ``pixels`` pixels that tile the raster along its blocks, row-major."""
-        return blockwise(self.height, self.width, block=self.block, pixels=pixels)
-
-    def footprint(self, window: Window | None = None) -> Corners:
-        """Outer corners ``(x, y)`` of a window or of the scene, in the units of the CRS.
-
-        In the order upper left, upper right, lower right, lower left of the pixel grid; right for
-        rotated rasters also, for which a bounding box is not. Without georeference: pixels.
-        """
-        row, col, height, width = window or Window(0, 0, self.height, self.width)
-        a, b, c, d, e, f = self.transform
-
-        def place(x: int, y: int) -> tuple[float, float]:
-            return a * x + b * y + c, d * x + e * y + f
-
-        right, lower = col + width, row + height
-        return place(col, row), place(right, row), place(right, lower), place(col, lower)
+__all__ = ["Pixels", "Scene", "UnreadableWindowError", "handle", "open_scene", "open_scenes"]
 
 
 def open_scene(
@@ -209,6 +53,26 @@ def open_scene(
     """
     path, memory = named(data)
     file = handle(path, network=network, fresh=True)
+    with readable(Path(path), "a raster"):
+        scene = _scene(path, file, bands, ignore_alpha_tag)
+    return replace(scene, network=network, memory=memory)
+
+
+def _once(found: Sequence[RasterLike | InMemory]) -> list[RasterLike | InMemory]:
+    """Each path once; what is in memory as it is."""
+    seen: set[str] = set()
+    kept: list[RasterLike | InMemory] = []
+    for one in found:
+        if not isinstance(one, str) or one not in seen:
+            kept.append(one)
+        if isinstance(one, str):
+            seen.add(one)
+    return kept
+
+
+def _scene(
+    path: str, file: rasterio.DatasetReader, bands: Sequence[str] | None, ignore_alpha_tag: bool
+) -> Scene:
     if file.count == 0:
         inner = f"; give one of {', '.join(file.subdatasets[:3])}" if file.subdatasets else ""
         raise InputError(f"{path}: holds no band{inner}")
@@ -235,12 +99,52 @@ def open_scene(
         block=tuple(file.block_shapes[chosen[0] - 1]),
         notes=tuple(f"{path}: {note}" for note in _notes(file, chosen)),
         masks=masks,
-        described=tuple(described(file, band) for band in chosen),
         scales=tuple(float(file.scales[band - 1]) for band in chosen),
         offsets=tuple(float(file.offsets[band - 1]) for band in chosen),
-        network=network,
-        memory=memory,
     )
+
+
+def open_scenes(
+    data: Sequence[RasterLike | InMemory],
+    *,
+    bands: Sequence[str] | None = None,
+    ignore_alpha_tag: bool = False,
+    network: bool = False,
+) -> list[Scene]:
+    """Read the headers of many rasters, which must have the same bands and type.
+
+    Bands that are described are brought into the order of the first raster's.
+
+    Args:
+        data: Rasters as for :func:`open_scene`, folders and ``.txt`` lists of rasters; see
+            :func:`cl_remote_sensing.rasters.listing.list_rasters`.
+        bands: As for :func:`open_scene`, of every raster; then their order stays.
+        ignore_alpha_tag: As for :func:`open_scene`.
+        network: Whether lists and virtual rasters may name places on the network.
+
+    Raises:
+        InputError: If there is no raster, or two differ in their bands, type or scale.
+    """
+    found: list[RasterLike | InMemory] = []
+    for entry in data:
+        if isinstance(entry, str | Path):
+            found += list_rasters([entry], network=network)
+        else:
+            found.append(entry)
+    if not found:
+        raise InputError("no raster is given; name a file, a folder or a .txt list")
+    scenes = [
+        open_scene(one, bands=bands, ignore_alpha_tag=ignore_alpha_tag, network=network)
+        for one in _once(found)
+    ]
+    first = scenes[0]
+    wanted = descriptions(first.names)
+    for place, scene in enumerate(scenes[1:], start=1):
+        if len(scene.bands) == len(first.bands):
+            scenes[place] = in_order(scene, wanted, first.path, trusted=bands is not None)
+        require_alike(scenes[place], first)
+        require_one_scale(scenes[place], first)
+    return scenes
 
 
 def _common_type(file: rasterio.DatasetReader, bands: tuple[int, ...]) -> str:

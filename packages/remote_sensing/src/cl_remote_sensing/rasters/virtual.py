@@ -59,8 +59,7 @@ def check_virtual(path: str, check: Callable[[str], None] | None) -> None:
             continue
         if (value.startswith("/vsi") or _PREFIX.match(value)) and is_remote(value):
             raise InputError(
-                f"{path}: names {value!r} on the network, which is not read without "
-                "--allow_network"
+                f"{path}: names {value!r} on the network, which is not read without --allow_network"
             )
         if name in _SOURCES:
             _check_source(path, value, relative, check)
