@@ -46,7 +46,8 @@ def shift_hsv(
         saturation: In 1/255, cut to [0, 1].
         value: In 1/255, cut to [0, 1].
         eight_bit: Keep hue, saturation and value in whole units and round them as OpenCV does for
-            8-bit images, by tables of reciprocals; a hue off by one moves a colour by up to 8.5/255.
+            8-bit images, by tables of reciprocals; a hue off by one moves a colour by up to
+            8.5/255.
     """
     if eight_bit:
         sextant, chroma, high = _eight_bit_hsv(rgb)
@@ -82,7 +83,8 @@ def _eight_bit_hsv(rgb: Float[Tensor, "3 h w"]) -> tuple[Tensor, Tensor, Tensor]
     """The same in OpenCV's whole units: quotients are products with rounded reciprocals.
 
     With 12 bits behind the point, ``h = (180/6 p 2^12/d + 2^11) >> 12``, where ``d`` is the span
-    and ``p`` the position among the six sextants times ``d``, and ``s = (d 255 2^12/v + 2^11) >> 12``.
+    and ``p`` the position among the six sextants times ``d``, and
+    ``s = (d 255 2^12/v + 2^11) >> 12``.
     """
     red, green, blue = (rgb * 255).round().to(torch.int64)
     high = torch.maximum(torch.maximum(red, green), blue)
