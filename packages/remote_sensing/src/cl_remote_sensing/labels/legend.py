@@ -50,6 +50,7 @@ class Legend:
         lengths = {len(self.colors), len(self.names if self.codes is None else self.codes)}
         if lengths != {len(self.names)}:
             raise ValueError("a legend has a code (or no codes) and a color for each name")
+        "".join(self.names).encode()  # lone surrogates are ValueErrors
         codes = (*(self.codes or ()), *self.ignored)
         if not all(CODES[0] <= code <= CODES[1] for code in codes):
             raise ValueError(f"codes lie between {CODES[0]} and {CODES[1]}")
