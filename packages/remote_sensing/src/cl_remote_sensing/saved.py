@@ -15,7 +15,7 @@ from cl_remote_sensing.networks.network import Layout, SegmentationNetwork, buil
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.suited import check_bands
 
-__all__ = ["Kind", "SavedModel", "Training", "check_bands"]
+__all__ = ["Kind", "SavedModel", "Training", "check_bands", "load_model"]
 
 Kind = Literal["pretrained", "segmentation"]
 
@@ -190,3 +190,12 @@ class SavedModel:
             training=card.training,
             weights=saved.digest,
         )
+
+
+def load_model(run: Path | str) -> SavedModel:
+    """The segmentation of a run that ``finetune`` wrote, with its legend and scaling.
+
+    Raises:
+        InputError: If there is no such run, or its files are damaged.
+    """
+    return SavedModel.load(Path(run), "segmentation")
