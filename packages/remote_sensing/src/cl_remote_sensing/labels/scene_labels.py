@@ -211,7 +211,7 @@ def _table(raster: RasterLabels, legend: Legend) -> tuple[NDArray[np.int64], NDA
         table = {pack(color): k for k, color in enumerate(legend.colors)}
         ignored = [pack(color) for color in legend.ignored_colors]
     elif (by_name := named_values(file)) and set(by_name.values()) <= set(legend.names):
-        table = {value: legend.names.index(name) for value, name in by_name.items()}
+        table, ignored = {value: legend.names.index(name) for value, name in by_name.items()}, ()
     elif legend.codes is not None:
         table = {code: k for k, code in enumerate(legend.codes)}
     elif colors := palette(

@@ -92,8 +92,9 @@ def write_polygons(path: Path, out: Path, values: MapValues, *, window: int = WI
 
 def _shapes(raster: Any, values: MapValues, size: int) -> Iterator[tuple[Any, int]]:
     """Each area of one class inside a window, as GeoJSON, and its value."""
+    from affine import Affine
     from rasterio.features import shapes
-    from rasterio.windows import Window, transform
+    from rasterio.windows import Window
 
     for top in range(0, raster.height, size):
         for left in range(0, raster.width, size):
@@ -104,7 +105,10 @@ def _shapes(raster: Any, values: MapValues, size: int) -> Iterator[tuple[Any, in
             pixels = pixels.astype(np.int32) if pixels.dtype != np.uint8 else pixels
             # Codes above 2^31 wrap round and are unwrapped below.
             for geometry, value in shapes(
-                pixels, mask=known, connectivity=4, transform=transform(place, raster.transform)
+                pixels,
+                mask=known,
+                connectivity=4,
+                transform=raster.transform @ Affine.translation(left, top),
             ):
                 code = int(value)
                 yield geometry, code if code in values.values else code + 2**32

@@ -231,6 +231,12 @@ def _is_of(path: Path, job: str) -> bool:
 
 def _notes(scene: Scene, tally: Tally, counts: NDArray[np.int64]) -> tuple[str, ...]:
     notes = list(scene.notes)
+    share = tally.clipped / max(tally.looked, 1)
+    if share > CLIPPED:
+        notes.append(
+            f"{scene.path}: about {share:.0%} of its values lie outside the range that the model's "
+            "scaling was made for; check units and dates, for the map may mean nothing"
+        )
     if tally.damaged:
         notes.append(f"{scene.path}: {tally.damaged:,} pixels could not be read and have no class")
     if len(counts) and not counts.any():
