@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -243,7 +245,13 @@ def test_arrays_and_open_data_sets_are_rasters_too(tmp_path):
         np.testing.assert_array_equal(pixels.values, values)
         np.testing.assert_array_equal(pixels.valid, (values != 5).all(0))
         assert scene.transform == tuple(PLACE)[:6]
+        copy = pickle.loads(pickle.dumps(scene))
+        np.testing.assert_array_equal(copy.read(whole).values, values)
     assert scenes[3].names == ("a", "b")
+    first, second = (open_scene(Raster(values, PLACE)) for _ in range(2))
+    del first, copy
+    gc.collect()
+    np.testing.assert_array_equal(second.read(whole).values, values)  # not gone with its twin
     assert not open_scene(values).georeferenced
     with pytest.raises(ValueError, match=r"an array \(c, h, w\)"):
         open_scene(np.zeros(5))

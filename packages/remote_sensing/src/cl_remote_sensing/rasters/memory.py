@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 import rasterio
@@ -22,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
 
-__all__ = ["InMemory", "Raster", "RasterLike", "is_in_memory", "named"]
+__all__ = ["InMemory", "Raster", "RasterLike", "is_in_memory", "kept", "named"]
 
 _FOLDER = "arrays"
 
@@ -57,21 +58,34 @@ RasterLike: TypeAlias = "str | Path | Raster | NDArray[Any] | DatasetReader"
 class InMemory:
     """A GeoTIFF in memory under a name, as long as this object lives; it can be pickled.
 
-    Args:
-        data: The file's bytes.
+    Made by :func:`kept`, so that what is the same is held once.
 
-    Attributes:
-        path: What GDAL opens it by, in this process; named after its contents.
+    Args:
+        path: What GDAL opens it by, in this process.
+        data: The file's bytes.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        name = f"array-{hashlib.sha256(data).hexdigest()[:12]}.tif"
-        self.path = f"/vsimem/{_FOLDER}/{name}"
-        self._file = MemoryFile(data, dirname=_FOLDER, filename=name)
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path = path
+        # GDAL's own copy, which lives as long as a file of it is open; ours could be freed before.
+        self._file = MemoryFile(dirname=_FOLDER, filename=Path(path).name)
+        self._file.write(data)
 
-    def __reduce__(self) -> tuple[type[InMemory], tuple[bytes]]:
-        return InMemory, (self.data,)
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        self._file.seek(0)
+        return kept, (bytes(self._file.read()),)
+
+
+_ALIVE: WeakValueDictionary[str, InMemory] = WeakValueDictionary()
+
+
+def kept(data: bytes) -> InMemory:
+    """The bytes of a GeoTIFF as a file in memory, named after its contents."""
+    path = f"/vsimem/{_FOLDER}/array-{hashlib.sha256(data).hexdigest()[:12]}.tif"
+    found = _ALIVE.get(path)
+    if found is None:
+        found = _ALIVE[path] = InMemory(path, data)
+    return found
 
 
 def is_in_memory(data: object) -> bool:
@@ -92,12 +106,12 @@ def named(data: RasterLike | InMemory) -> tuple[str, InMemory | None]:
             raise ValueError(f"the data set {data.name} is closed; give it open, or its path")
         if not data.name.startswith("/vsimem/"):
             return str(data.name), None
-        kept = InMemory(_copied(data))
+        held = kept(_copied(data))
     elif isinstance(data, InMemory):
-        kept = data
+        held = data
     else:
-        kept = InMemory(_written(data if isinstance(data, Raster) else Raster(data)))
-    return kept.path, kept
+        held = kept(_written(data if isinstance(data, Raster) else Raster(data)))
+    return held.path, held
 
 
 def _copied(file: DatasetReader) -> bytes:
