@@ -24,8 +24,10 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
+from cl_remote_sensing.mapping.job import MapJob
 from cl_remote_sensing.mapping.prediction import predictor
 from cl_remote_sensing.mapping.scene_map import map_scene
+from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.networks.network import build_network
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.rasters.raster import open_scene
@@ -86,15 +88,14 @@ def measure(path: Path, name: str, threads: int, device: str, overlap: float) ->
     )
     begin = time.process_time()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        result = map_scene(
-            predictor(network(name).to(device)),
-            open_scene(path),
-            normalization,
-            Path(folder) / "map.tif",
-            classes=[f"class {k}" for k in range(CLASSES)],
+        job = MapJob(
+            predict=predictor(network(name).to(device)),
+            normalization=normalization,
+            values=MapValues.of([f"class {k}" for k in range(CLASSES)]),
             device=device,
             overlap=overlap,
         )
+        result = map_scene(job, open_scene(path), Path(folder) / "map.tif")
     return {
         **result.seconds,
         "cpu": time.process_time() - begin,

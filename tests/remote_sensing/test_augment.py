@@ -97,6 +97,45 @@ def test_hue_saturation_and_value_in_whole_units_are_opencvs(case, dtype):
     assert steps_off(shift_hsv(tile(dtype)[:3], *shift), f"aug_hsv{case}_rgb_mod180") <= 5
 
 
+OPENCV = [  # RGB -> HSV of cv2.cvtColor 5.0 -> RGB, in 8 bits
+    ((2, 174, 242), (99, 253, 242), (2, 170, 242)),
+    ((200, 13, 250), (144, 242, 250), (203, 13, 250)),
+    ((254, 255, 3), (30, 252, 255), (255, 255, 3)),
+    ((90, 120, 60), (45, 128, 120), (90, 120, 60)),
+    ((7, 7, 8), (120, 32, 8), (7, 7, 8)),
+    ((1, 0, 0), (0, 255, 1), (1, 0, 0)),
+    ((255, 255, 255), (0, 0, 255), (255, 255, 255)),
+    ((0, 0, 0), (0, 0, 0), (0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("rgb", "hsv", "back"), OPENCV)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_units_are_rounded_as_opencv_does(rgb, hsv, back, dtype):
+    x = torch.tensor(rgb, dtype=dtype)[:, None, None] / 255
+    out = shift_hsv(x, 0, 0, 0, eight_bit=True).flatten() * 255
+    assert (out.round() - torch.tensor(back)).abs().max() <= 1
+    h, s, v = hsv
+    grey = shift_hsv(x, 0, -255, 0, eight_bit=True).flatten() * 255  # the value alone is left
+    torch.testing.assert_close(grey, torch.full((3,), float(v), dtype=dtype))
+    pure = colorsys.hsv_to_rgb(h / 180, s / 255, 1)
+    full = shift_hsv(x, 0, 0, 255, eight_bit=True).flatten()
+    torch.testing.assert_close(full, torch.tensor(pure, dtype=dtype), rtol=0, atol=1e-5)
+
+
+def test_whole_units_are_right_within_one_on_a_grid_of_all_colours():
+    r, g, b = rgb = np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3, indexing="ij")).reshape(3, -1)
+    v, d = rgb.max(0), np.ptp(rgb, axis=0)
+    place = np.where(v == r, g - b, np.where(v == g, b - r + 2 * d, r - g + 4 * d))
+    hue = np.rint((180 << 12) / (6.0 * np.maximum(d, 1))).astype(int) * place + 2048 >> 12
+    chroma = np.rint((255 << 12) / (1.0 * np.maximum(v, 1))).astype(int) * d + 2048 >> 12
+    k = np.clip(np.abs((hue / 30 + [[0], [4], [2]]) % 6 - 3) - 1, 0, 1)
+    exact = np.rint(((k - 1) * chroma / 255 + 1) * v)
+    x = torch.from_numpy(rgb[:, :, None]) / 255
+    ours = (shift_hsv(x, 0, 0, 0, eight_bit=True) * 255).round().numpy()[..., 0]
+    assert np.abs(ours - exact).max() <= 1
+
+
 @given(
     st.lists(st.floats(0, 1), min_size=3, max_size=3),
     st.integers(-30, 30),

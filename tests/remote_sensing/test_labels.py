@@ -1,6 +1,8 @@
 import builtins
 import json
 import pickle
+import socket
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import mutants
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
@@ -338,6 +341,66 @@ def test_without_any_crs_the_size_must_agree_and_this_is_told(tmp_path):
         open_labels(scene, write(tmp_path / "m.tif", codes(39), crs=None), LEGEND)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("crs", [None, "EPSG:32652"])
+@pytest.mark.parametrize("lacking", ["labels", "image"])
+def test_a_mask_of_equal_size_without_georeference_is_taken_as_aligned(tmp_path, crs, lacking):
+    bare = {"transform": None, "crs": crs}
+    scene = image(tmp_path / "i.tif", **(bare if lacking == "image" else {}))
+    path = write(tmp_path / "l.tif", codes(), **(bare if lacking == "labels" else {}))
+    labels = open_labels(scene, path, LEGEND)
+    np.testing.assert_array_equal(labels.read(whole(scene)), ids_of(codes()))
+    name = "l" if lacking == "labels" else "i"
+    assert labels.notes[0].endswith(f"{name}.tif: has no georeference; taken as aligned")
+    other = write(tmp_path / "m.tif", codes(39), **(bare if lacking == "labels" else {}))
+    with pytest.raises(InputError, match=r"39 x 50 pixels but the image 40 x 50; without a place"):
+        open_labels(scene, other, LEGEND)
+
+
+@pytest.mark.parametrize("shift", [0, 5])
+def test_the_legend_beats_the_nodata_value_of_the_file(tmp_path, shift):
+    scene, values = image(tmp_path / "i.tif"), codes()
+    moved = GRID @ Affine.translation(-shift, -shift)
+    path = write(tmp_path / "l.tif", values, nodata=30, transform=moved)
+    labels = open_labels(scene, path, LEGEND)
+    expected = np.full((40, 50), IGNORE, np.uint8)
+    expected[: 40 - shift, : 50 - shift] = ids_of(values)[shift:, shift:]
+    np.testing.assert_array_equal(labels.read(whole(scene)), expected)
+    assert "its nodata value 30 is the class road of the legend" in labels.notes[0]
+
+
+def test_a_black_class_beats_black_as_nodata(tmp_path):
+    scene, values = image(tmp_path / "i.tif"), codes()
+    legend = Legend(LEGEND.names, None, ((0, 0, 0), (90, 90, 90), (0, 0, 255)))
+    picture = np.uint8(legend.colors)[ids_of(values)].transpose(2, 0, 1)
+    labels = open_labels(scene, write(tmp_path / "l.tif", picture, nodata=0), legend)
+    np.testing.assert_array_equal(labels.read(whole(scene)), ids_of(values))
+
+
+def test_without_a_legend_255_beyond_counting_codes_is_no_label_and_told(tmp_path):
+    scene, values = image(tmp_path / "i.tif"), ids_of(codes())
+    values[:4] = 255
+    path = write(tmp_path / "l.tif", values)
+    legend = Legend.discover([path])
+    assert legend.codes == (0, 1, 2)
+    labels = open_labels(scene, path, legend)
+    assert labels.unlabelled == 4 * 50
+    assert "200 pixels marked as no label (255)" in labels.notes[-1]
+    two = write(tmp_path / "m.tif", np.where(values == 0, 0, 255).astype(np.uint8))
+    assert Legend.discover([two]).codes == (0, 255)  # a mask: both are classes
+
+
+def test_a_replaced_label_file_is_read_anew(tmp_path):
+    scene = image(tmp_path / "i.tif")
+    shifted = {"transform": GRID @ Affine.translation(-5, -5)}
+    for options in ({}, shifted):
+        path = write(tmp_path / "l.tif", np.full((40, 50), 10, np.uint8), **options)
+        first = open_labels(scene, path, LEGEND)
+        write(path, np.full((40, 50), 50, np.uint8), **options)
+        assert first.read(Window(0, 0, 3, 3)).tolist() == [[2] * 3] * 3
+        assert open_labels(scene, path, LEGEND).counts[0] == 0
+
+
 def test_the_image_is_not_its_own_label(tmp_path):
     scene = image(tmp_path / "i.tif")
     (tmp_path / "sub").mkdir()
@@ -484,6 +547,35 @@ def test_an_unknown_class_of_a_polygon_is_refused_or_ignored(tmp_path):
     assert labels.counts == (0, 1900, 0)  # what lies under the lake is unlabelled
 
 
+@pytest.mark.parametrize("none", [None, float("nan"), "", "NA", "unknown"])
+def test_a_polygon_without_a_class_is_unlabelled_and_told(tmp_path, none):
+    scene = image(tmp_path / "i.tif")
+    ring = square(300100, 4099900, 300200, 4099800)
+    features = [(ring, "road"), (square(300300, 4099900, 300400, 4099800), none)]
+    path = geojson(tmp_path / "l.geojson", features)
+    path.write_text(path.read_text().replace("NaN", "null"))
+    labels = open_labels(scene, path, LEGEND)
+    assert labels.counts == (0, 100, 0)
+    assert "1 features without a class" in labels.notes[0]
+    assert Legend.discover([path]).names == ("road",)
+
+
+def test_a_few_features_of_an_unwanted_class_are_unlabelled_and_told(tmp_path):
+    scene = image(tmp_path / "i.tif")
+    rings = [square(300000 + x, 4099900, 300050 + x, 4099850) for x in (0, 100, 200)]
+    values = ["road", "field", "cloud"]
+    path = geojson(tmp_path / "l.geojson", list(zip(rings, values, strict=True)))
+    text = path.read_text()
+    for k, value in enumerate(values):  # a second field, of which the legend knows nothing
+        text = text.replace(f'{{"class": "{value}"}}', f'{{"id": {k}, "use": "{value}"}}')
+    path.write_text(text)
+    labels = open_labels(scene, path, LEGEND)
+    assert labels.counts == (0, 25, 25)
+    assert "not in the legend, so unlabelled: cloud (1)" in labels.notes[0]
+    named = Legend(LEGEND.names, LEGEND.codes, LEGEND.colors, ignored_names=("cloud",))
+    assert "cloud" not in " ".join(open_labels(scene, path, named).notes)
+
+
 def test_features_without_geometry_are_counted(tmp_path):
     scene = image(tmp_path / "i.tif")
     ring = square(300100, 4099900, 300200, 4099800)
@@ -501,6 +593,132 @@ def test_polygons_off_the_image_or_without_its_crs_are_refused(tmp_path):
     plain = image(tmp_path / "p.tif", crs=None)
     with pytest.raises(InputError, match=r"p\.tif: has no coordinate system but .*l\.geojson has"):
         open_labels(plain, far, LEGEND)
+
+
+def test_geojson_may_be_one_feature_or_features_line_by_line(tmp_path):
+    scene = image(tmp_path / "i.tif")
+    rings = [square(300100, 4099900, 300200, 4099800), square(300300, 4099900, 300400, 4099800)]
+    move_back = [
+        np.stack(move("EPSG:32652", "EPSG:4326", *np.array(r).T), 1).tolist() for r in rings
+    ]
+    both = geojson(
+        tmp_path / "c.geojson", list(zip(move_back, ["road", "field"], strict=True)), None
+    )
+    features = json.loads(both.read_text())["features"]
+    (tmp_path / "one.geojson").write_text(json.dumps(features[0]))
+    assert open_labels(scene, tmp_path / "one.geojson", LEGEND).counts == (0, 100, 0)
+    lines = [json.dumps(feature) for feature in features]
+    for name, text in {
+        "a.geojsonl": "\n".join(lines),
+        "b.geojson": "\n".join(lines) + "\n",
+        "c.ndjson": "\r\n".join(["", *lines]),
+        "d.geojsons": "".join(f"\x1e{line}\n" for line in lines),
+        "e.geojson": json.dumps(json.loads(both.read_text()), indent=2),
+    }.items():
+        (tmp_path / name).write_text(text)
+        assert open_labels(scene, tmp_path / name, LEGEND).counts == (0, 100, 100), name
+
+
+def test_coordinates_that_do_not_fit_their_system_are_told_so(tmp_path):
+    scene = image(tmp_path / "i.tif")
+    ring = square(300100, 4099900, 300200, 4099800)
+    metres = geojson(tmp_path / "m.geojson", [(ring, 10)], crs=None)
+    with pytest.raises(
+        InputError,
+        match=r"\(x 300100 to 300200, y 4099800 to 4099900\) are no longitudes .* names no coord",
+    ):
+        open_labels(scene, metres, LEGEND)
+    said = geojson(tmp_path / "s.geojson", [(ring, 10)], crs="EPSG:4326")
+    with pytest.raises(InputError, match="no longitudes and latitudes, but it says longitude"):
+        open_labels(scene, said, LEGEND)
+    degrees = geojson(tmp_path / "d.geojson", [(square(126.7, 37.1, 126.8, 37.0), 10)])
+    with pytest.raises(
+        InputError, match=r"does not overlap .*those of the labels look like degrees"
+    ):
+        open_labels(scene, degrees, LEGEND)
+
+
+@pytest.mark.parametrize(
+    "crs",
+    ["EPSG:99999999", "http://127.0.0.1:9/x.prj", "/etc/hostname", "WGS 84", "EPSG:" + "9" * 400],
+)
+def test_an_odd_coordinate_system_is_told_in_one_line(tmp_path, crs, capfd):
+    path = geojson(tmp_path / "l.geojson", [(square(1, 3, 2, 2), 10)], crs=crs)
+    with pytest.raises(InputError, match=r"l\.geojson: its crs is not known") as caught:
+        open_labels(image(tmp_path / "i.tif"), path, LEGEND)
+    assert len(str(caught.value)) < 600
+    assert capfd.readouterr().err == ""
+
+
+def shapefile(path, crs="EPSG:32652"):
+    pyogrio, shapely = pytest.importorskip("pyogrio"), pytest.importorskip("shapely")
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb([shapely.box(300100, 4099800, 300300, 4099900)]),
+        [np.array(["road"], dtype=object)],
+        ["class"],
+        geometry_type="Polygon",
+        crs=crs,
+    )
+    return path
+
+
+def test_a_ring_that_is_not_closed_is_told(tmp_path):
+    path = shapefile(tmp_path / "l.shp")
+    data = bytearray(path.read_bytes())
+    data[-8:] = np.float64(4099850).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"l\.shp: 1 of its shapes are damaged, first number 1"):
+        open_labels(image(tmp_path / "i.tif"), path, LEGEND)
+
+
+@pytest.mark.parametrize("suffix", [".shp", ".gpkg", ".fgb", ".gml"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<OGRVRTDataSource><OGRVRTLayer name="l"><SrcDataSource>{url}</SrcDataSource></OGRVRTLayer>'
+        "</OGRVRTDataSource>",
+        "<OGRWFSDataSource><URL>{url}/wfs?</URL></OGRWFSDataSource>",
+        "<GDAL_WMS><ServerUrl>{url}</ServerUrl>opengis.net/gml FeatureCollection <OGR</GDAL_WMS>",
+    ],
+)
+def test_a_vector_file_is_what_its_ending_says(tmp_path, suffix, text):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        path = tmp_path / f"l{suffix}"
+        path.write_text(text.format(url=f"http://127.0.0.1:{server.getsockname()[1]}"))
+        with pytest.raises(InputError, match="does not begin as a"):
+            open_labels(image(tmp_path / "i.tif"), path, LEGEND)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_damaged_vector_files_are_read_or_told_in_one_line(tmp_path, mutations, capfd):
+    scene = image(tmp_path / "i.tif")
+    ring = square(300100, 4099900, 300200, 4099800)
+    sound = [geojson(tmp_path / "l.geojson", [(ring, "road"), (ring, 50)])]
+    sound += [shapefile(tmp_path / f"l{suffix}") for suffix in (".shp", ".gpkg", ".fgb")]
+    sound += [tmp_path / "l.dbf", tmp_path / "l.prj"]
+    capfd.readouterr()
+    for number, file in enumerate(sound):
+        content = file.read_bytes()
+        read = file if file.suffix not in (".dbf", ".prj") else tmp_path / "l.shp"
+        for mutant in mutants(content, mutations, seed=number):
+            file.write_bytes(mutant)
+            with suppress(InputError):
+                open_labels(scene, read, LEGEND, tolerance=1.0)
+        file.write_bytes(content)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_damaged_label_raster_is_read_or_told_in_one_line(tmp_path, mutations):
+    scene, path = image(tmp_path / "i.tif"), write(tmp_path / "l.tif", codes(), compress="deflate")
+    for mutant in mutants(path.read_bytes(), mutations, seed=1):
+        path.write_bytes(mutant)
+        with suppress(InputError):
+            open_labels(scene, path, LEGEND, tolerance=1.0).read(whole(scene))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"features": 3}', '{"type": "FeatureCollection"}'])

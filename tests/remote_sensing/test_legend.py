@@ -1,10 +1,12 @@
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import mutants
 
 from cl_core.errors import InputError
 from cl_remote_sensing.labels.legend import IGNORE, Legend, default_colors
@@ -94,6 +96,71 @@ def test_an_entry_called_ignore_is_no_class(tmp_path):
     assert legend.ignored_colors == ((0, 0, 0),)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "- {name: water, code: 7}\n- {name: ignore, code: [0, 255, cloud]}\n"),
+        ("b.yaml", "classes: [{name: water, code: 7}]\nignore: [0, 255, cloud]\n"),
+        ("c.yaml", "water: 7\nignore: [0, 255, cloud]\n"),
+        ("d.json", '[{"name": "water", "code": 7}, {"name": "ignore", "code": ["cloud", 0, 255]}]'),
+        ("e.csv", "name,code\nwater,7\nignore,0\nignore,255\nignore,cloud\n"),
+    ],
+)
+def test_what_is_no_class_is_named_by_code_or_name_or_a_list(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    legend = Legend.load(tmp_path / name)
+    assert legend.codes == (7,)
+    assert legend.ignored == (0, 255)
+    assert legend.ignored_names == ("cloud",)
+    assert Legend.from_dict(json.loads(json.dumps(legend.to_dict()))) == legend
+
+
+WRONG = [None, True, 3, -1.5, "x", [], [[]], {}, {"a": {}}, 10**400, [1, 2, 3, 4], float("inf"), ""]
+
+
+@pytest.mark.parametrize("key", ["name", "code", "color", "red"])
+def test_wrong_types_at_every_place_are_taken_or_told(tmp_path, key):
+    path = tmp_path / "legend.json"
+    for value in WRONG:
+        entry = {"name": "a", "code": 1, key: value}
+        for plain in (
+            [entry],
+            {"classes": [entry]},
+            entry,
+            {"1": entry},
+            [value],
+            {"classes": value},
+        ):
+            path.write_text(json.dumps(plain))
+            told = ""
+            try:
+                Legend.load(path)
+            except InputError as error:
+                told = str(error)
+            assert "\n" not in told
+            assert len(told) < 500
+
+
+def test_damaged_legends_are_read_or_told(tmp_path, mutations):
+    yaml = "- {name: a, code: 1, color: '#ff0000'}\n- {name: ignore, code: [0, b]}\n"
+    sound = {
+        "l.yaml": yaml,
+        "l.json": json.dumps(KOREA.to_dict()),
+        "l.csv": "name,code\na,1\nb,2\n",
+    }
+    for number, (name, text) in enumerate(sound.items()):
+        for mutant in mutants(text.encode(), mutations, seed=number):
+            (tmp_path / name).write_bytes(mutant)
+            with suppress(InputError):
+                Legend.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("codes", [(2**40, 1), (-(2**31) - 1, 1), (1,), ()])
+def test_codes_beyond_a_raster_or_too_few_are_refused(codes):
+    with pytest.raises(ValueError, match=r"codes lie between|a code \(or no codes\)"):
+        Legend(("a", "b"), codes, default_colors(2))
+
+
 def test_a_missing_color_is_none_that_is_taken(tmp_path):
     first = default_colors(1)[0]
     path = tmp_path / "legend.csv"
@@ -133,11 +200,12 @@ def test_a_legend_survives_json(entries, ignored):
         ("d.csv", "name,code\na,one\n", "the code of a is 'one'"),
         ("e.csv", "name,color\na,#12345\n", "is no color"),
         ("f.yaml", "- {code: 3}\n", "a class has no name"),
-        ("g.yaml", "a: [\n", "is not YAML"),
-        ("h.json", "{", "is no legend"),
+        ("g.yaml", "a: [\n", "is no YAML in line 2"),
+        ("h.json", "{", "is damaged or no JSON"),
         ("i.yaml", "7", "expected a list of classes"),
         ("j.txt", "a", "a legend is a .yaml, .json or .csv file"),
-        ("k.csv", "name\n", "1 to 255 classes, got 0"),
+        ("k.csv", "name\n", "has a header and no rows"),
+        ("l.json", "[]", "1 to 255 classes, got 0"),
     ],
 )
 def test_a_bad_legend_file_is_told_in_one_line(tmp_path, name, text, told):
@@ -149,7 +217,7 @@ def test_a_bad_legend_file_is_told_in_one_line(tmp_path, name, text, told):
 
 
 def test_a_missing_legend_file_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
         Legend.load(tmp_path / "none.yaml")
 
 

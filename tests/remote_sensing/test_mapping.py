@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from cl_core.errors import InputError
+from cl_remote_sensing.mapping import scene_map
 from cl_remote_sensing.mapping.area import area_table, count_rows, pixel_areas
+from cl_remote_sensing.mapping.job import MapJob
 from cl_remote_sensing.mapping.prediction import predictor
-from cl_remote_sensing.mapping.scene_map import map_scene
+from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.rasters.raster import open_scene
 from cl_remote_sensing.rasters.windows import Window
@@ -33,6 +35,25 @@ COLORS = ((0, 0, 255), (255, 255, 0), (0, 128, 0), (200, 0, 0))
 NORMALIZATION = Normalization(
     mode="uint8", low=(0.0,) * 3, high=(255.0,) * 3, mean=(100.0,) * 3, std=(50.0,) * 3
 )
+
+
+def map_scene(
+    predict,
+    scene,
+    normalization,
+    out,
+    *,
+    classes,
+    colors=None,
+    codes=None,
+    shard=(0, 1),
+    progress=None,
+    **options,
+):
+    """Map with a function that predicts."""
+    values = MapValues.of(classes, codes, colors)
+    job = MapJob(predict=predict, normalization=normalization, values=values, **options)
+    return scene_map.map_scene(job, scene, out, shard=shard, progress=progress)
 
 
 def write_image(path, values, *, nodata=0, transform=None, crs="EPSG:32633", **options):
@@ -255,7 +276,7 @@ KILLED = """
         return network(x)
     t.map_scene(
         predict, t.open_scene({image!r}), t.NORMALIZATION, Path({out!r}), classes=t.NAMES,
-        tile=128, block=512, probabilities="float32", model_hash="m",
+        tile=128, block=512, probabilities="float32", model="m",
     )
 """
 
@@ -283,7 +304,7 @@ def test_a_killed_mapping_goes_on_where_it_was(tmp_path):
         return network(windows)
 
     options = {"classes": NAMES, "tile": 128, "block": 512, "probabilities": "float32"}
-    options["model_hash"] = "m"
+    options["model"] = "m"
     result = map_scene(predict, scene, NORMALIZATION, out, **options)
     assert result.resumed
     assert sum(counted) == result.windows
@@ -319,17 +340,17 @@ def interrupted(scene, out, model_hash):
             tile=32,
             overlap=0.0,
             block=512,
-            model_hash=model_hash,
+            model=model_hash,
         )
 
 
-@pytest.mark.parametrize(("change", "resumed"), [({}, True), ({"model_hash": "b"}, False)])
+@pytest.mark.parametrize(("change", "resumed"), [({}, True), ({"model": "b"}, False)])
 def test_rows_of_another_model_or_on_request_are_not_used(tmp_path, change, resumed):
     scene = write_image(tmp_path / "image.tif", image(32, 1300, collar=False))
     out = tmp_path / "map.tif"
     interrupted(scene, out, "a")
     assert (tmp_path / "map.tif.partial").exists()
-    options = {"tile": 32, "overlap": 0.0, "block": 512, "model_hash": "a", "probabilities": "none"}
+    options = {"tile": 32, "overlap": 0.0, "block": 512, "model": "a", "probabilities": "none"}
     result = make_map(Pointwise(), scene, out, **(options | change))
     assert result.resumed == resumed
     interrupted(scene, tmp_path / "other.tif", "a")
@@ -433,14 +454,16 @@ def test_test_time_averaging_is_applied(tmp_path):
 def test_areas_are_hectares_on_the_plane_and_on_the_ellipsoid(tmp_path):
     plane = write_image(tmp_path / "plane.tif", image(40, 30))
     make_map(Pointwise(), plane, tmp_path / "map.tif")
-    counts = count_rows(tmp_path / "map.tif", 4)
+    counts = count_rows(tmp_path / "map.tif", MapValues.of(NAMES))
     table = area_table(counts, plane, NAMES)
     assert table.unit == "ha"
-    assert table.areas == pytest.approx([pixels * 0.01 for pixels in table.pixels])
+    # On the central meridian a metre of the plane is 1 / 0.9996 m of ground.
+    ground = [pixels * 0.01 / 0.9996**2 for pixels in table.pixels]
+    assert table.areas == pytest.approx(ground, rel=1e-5)
     assert sum(table.shares()) == pytest.approx(1)
     turned = Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -20)
     rotated = write_image(tmp_path / "rotated.tif", image(20, 20), transform=turned)
-    np.testing.assert_allclose(pixel_areas(rotated)[0], 200.0)
+    np.testing.assert_allclose(pixel_areas(rotated)[0], 200.0 / 0.9996**2, rtol=1e-5)
     globe = write_image(
         tmp_path / "globe.tif",
         image(180, 360),
@@ -463,7 +486,9 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
         import sys, torch
         from peak_memory import peak_bytes
         from pathlib import Path
+        from cl_remote_sensing.mapping.job import MapJob
         from cl_remote_sensing.mapping.scene_map import map_scene
+        from cl_remote_sensing.mapping.values import MapValues
         from cl_remote_sensing.rasters.normalization import Normalization
         from cl_remote_sensing.rasters.raster import open_scene
         norm = Normalization(
@@ -471,8 +496,9 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
         )
         def predict(x):
             return torch.full((len(x), 4, 256, 256), 0.25)
-        map_scene(predict, open_scene(sys.argv[1]), norm, Path(sys.argv[2]), classes="abcd",
-                  block=1024, overlap=0.25)
+        job = MapJob(predict=predict, normalization=norm, values=MapValues.of("abcd"), block=1024,
+                     overlap=0.25)
+        map_scene(job, open_scene(sys.argv[1]), Path(sys.argv[2]))
         print(peak_bytes() // 2**20)
     """
     peaks = []

@@ -18,17 +18,39 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from cl_core.errors import InputError
+from cl_remote_sensing.mapping import scene_map
+from cl_remote_sensing.mapping.job import MapJob
 from cl_remote_sensing.mapping.quicklook import quicklook, shrunk_image, shrunk_map
-from cl_remote_sensing.mapping.scene_map import map_scene
-from cl_remote_sensing.mapping.writer import create_geotiff, nodata_of, refuse_input, to_cog
+from cl_remote_sensing.mapping.values import MapValues
+from cl_remote_sensing.mapping.writer import create_geotiff, refuse_input, to_cog
 from cl_remote_sensing.rasters.mosaic import write_vrt
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.rasters.raster import open_scene
 
 NAMES = ("Wald", "Wiese", "Straße")
 COLORS = ((0, 100, 0), (120, 220, 60), (90, 90, 90))
+VALUES = MapValues.of(NAMES, colors=COLORS)
 NORTH_UP = Affine(10, 0, 5e5, 0, -10, 5e6)
 ROTATED = Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
+
+
+def map_scene(
+    predict,
+    scene,
+    normalization,
+    out,
+    *,
+    classes,
+    colors=None,
+    codes=None,
+    shard=(0, 1),
+    progress=None,
+    **options,
+):
+    """Map with a function that predicts."""
+    values = MapValues.of(classes, codes, colors)
+    job = MapJob(predict=predict, normalization=normalization, values=values, **options)
+    return scene_map.map_scene(job, scene, out, shard=shard, progress=progress)
 
 
 def write_image(path, values, *, transform=NORTH_UP, crs="EPSG:32633", **options):
@@ -100,7 +122,7 @@ def test_a_class_map_says_what_it_is(tmp_path):
     values = noise(600, 700)
     values[:, :30] = 0
     scene = write_image(tmp_path / "image.tif", values, nodata=0)
-    result = make_map(scene, tmp_path / "карта.tif", model_hash="abc123")
+    result = make_map(scene, tmp_path / "карта.tif", model="abc123")
     with rasterio.open(result.path) as file:
         profile = file.profile
         expected = {"driver": "GTiff", "dtype": "uint8", "nodata": 255, "count": 1}
@@ -142,8 +164,6 @@ def test_probabilities_are_scaled_to_bytes_or_kept(tmp_path):
 
 
 def test_more_than_255_classes_take_two_bytes(tmp_path):
-    assert nodata_of(255) == ("uint8", 255)
-    assert nodata_of(256) == ("uint16", 65535)
     values = noise(64, 64)
     values[:, 0, 0] = 0
     scene = write_image(tmp_path / "image.tif", values, nodata=0)
@@ -175,9 +195,9 @@ def test_other_compressions(tmp_path, compress):
 def test_a_cloud_optimised_map_has_overviews_of_classes_that_occur(tmp_path):
     values = np.repeat(np.repeat(noise(70, 80), 20, 1), 20, 2)
     scene = write_image(tmp_path / "image.tif", values)
-    plain = make_map(scene, tmp_path / "a.tif", tile=256, model_hash="abc")
+    plain = make_map(scene, tmp_path / "a.tif", tile=256, model="abc")
     cog = make_map(
-        scene, tmp_path / "b.tif", tile=256, model_hash="abc", cog=True, probabilities="uint8"
+        scene, tmp_path / "b.tif", tile=256, model="abc", cog=True, probabilities="uint8"
     )
     with rasterio.open(plain.path) as a, rasterio.open(cog.path) as b:
         np.testing.assert_array_equal(a.read(), b.read())
@@ -268,6 +288,7 @@ FULL = """
     attempt()
     size = out.stat().st_size
     out.unlink()
+    (folder / "map.tif.aux.xml").unlink()
     leave(size // 4)
     attempt()  # not even the rows fit
     leave(size * 3 // 2)
@@ -306,7 +327,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(tmp_path):
     assert "MB are free there" in lines[4]
     assert lines[5] == "['filler', 'map.tif.partial']"
     assert lines[6] == "done True 0"
-    assert lines[7] == "['map.tif']"
+    assert lines[7] == "['map.tif', 'map.tif.aux.xml']"
 
 
 def test_a_quicklook_shows_image_map_and_legend(tmp_path):
@@ -324,14 +345,12 @@ def test_a_quicklook_shows_image_map_and_legend(tmp_path):
     assert picture.max() <= 1
     np.testing.assert_allclose(picture[:8], 0.93, atol=1e-6)  # no data
     assert picture[30, 10, 0] > picture[30, 90, 0]  # red is left
-    shown = shrunk_map(result.path, COLORS, edge=100)
+    shown = shrunk_map(result.path, VALUES, edge=100)
     with rasterio.open(result.path) as file:
         ids = file.read(1)
     assert shown.shape == (60, 100, 3)
     np.testing.assert_allclose(shown[30, 10] * 255, COLORS[ids[152, 52]], atol=1e-4)
-    quicklook(
-        result.path, tmp_path / "look.png", scene=scene, classes=NAMES, colors=COLORS, edge=100
-    )
+    quicklook(result.path, tmp_path / "look.png", scene=scene, values=VALUES, edge=100)
     data = (tmp_path / "look.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     assert len(data) < 300_000
@@ -341,4 +360,4 @@ def test_a_quicklook_of_one_grey_band_without_a_valid_pixel(tmp_path):
     scene = write_image(tmp_path / "image.tif", np.zeros((1, 40, 20), np.float32), nodata=0)
     make_map(scene, tmp_path / "map.tif")
     np.testing.assert_allclose(shrunk_image(scene), np.full((40, 20, 3), 0.93), atol=1e-6)
-    np.testing.assert_allclose(shrunk_map(tmp_path / "map.tif", COLORS), 0.93, atol=1e-6)
+    np.testing.assert_allclose(shrunk_map(tmp_path / "map.tif", VALUES), 0.93, atol=1e-6)

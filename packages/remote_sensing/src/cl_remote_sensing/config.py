@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from cl_core.checks import OptionError, require_at_least, require_positive, require_rate
-from cl_core.commands.options import Options
+from cl_core.commands.options import Options, Source
 from cl_core.config import TrainerConfig
+from cl_remote_sensing.groups import RunOptions, SceneOptions, TileOptions
 from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
 
 __all__ = [
@@ -21,82 +22,6 @@ __all__ = [
     "SceneOptions",
     "TileOptions",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneOptions(Options):
-    """Which rasters, and which of their bands.
-
-    Args:
-        data: A raster, a folder of rasters, a .vrt, or a .txt list of them; anything GDAL reads.
-        bands: Bands by number, name or colour, separated by commas, such as `1,2,3` or
-            `red,green,blue,nir`; by default all but alpha.
-        ignore_alpha_tag: Take a band that is tagged as alpha for a band of the image.
-        mosaic: Read the rasters as one, being tiles of one grid.
-    """
-
-    data: str
-    bands: str | None = None
-    ignore_alpha_tag: bool = False
-    mosaic: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileOptions(Options):
-    """How scenes are cut into tiles, and values scaled.
-
-    Args:
-        tile: Edge of a tile in pixels.
-        stride: Pixels from one tile to the next; by default the tiles touch.
-        min_valid: Share of valid pixels a tile must have.
-        normalization: Of each band: `percentile` clips to the 2 and 98 % quantiles, `zscore` takes
-            mean and standard deviation, `uint8` divides by 255 as published.
-        statistics: `exact` reads all tiles once, `approximate` the overviews.
-    """
-
-    tile: int = 256
-    stride: int | None = None
-    min_valid: float = 0.5
-    normalization: Literal["percentile", "zscore", "uint8"] = "percentile"
-    statistics: Literal["exact", "approximate"] = "exact"
-
-    def __post_init__(self) -> None:
-        require_positive(tile=self.tile, stride=self.stride)
-        if not 0 <= self.min_valid <= 1:
-            raise OptionError(f"min_valid must lie between 0 and 1, got {self.min_valid}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(Options):
-    """Where a training is written, how long it takes, and what makes it repeatable.
-
-    Args:
-        out: Run directory to write.
-        recipe: Settings by name: potsdam, ...
-        epochs: Passes over the tiles.
-        batch_size: Tiles of a step, on each device.
-        workers: Processes that read and augment tiles.
-        seed: Seed of initialisation, tiles and augmentation.
-        resume: Continue a run that was stopped; it ends as if it never had been.
-        overwrite: Replace the run in `out`.
-        trainer: Devices, precision, checkpoints.
-    """
-
-    out: Path
-    recipe: str | None = None
-    epochs: int = 100
-    batch_size: int = 16
-    workers: int = 0
-    seed: int = 0
-    resume: bool = False
-    overwrite: bool = False
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-
-    def __post_init__(self) -> None:
-        require_positive(epochs=self.epochs)
-        if self.batch_size < 2:
-            raise OptionError(f"batch_size must be at least 2, got {self.batch_size}")
-        require_at_least(0, seed=self.seed, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +65,9 @@ class FinetuneConfig(SegmentationHyper, TileOptions, SceneOptions, RunOptions):
     tile overlaps one of another part. Training takes a share of the train tiles, or `windows`.
 
     Args:
-        data: Rasters as above, or a .csv with the columns `image` and `label`.
-        labels: A label raster or vector file, or a folder with one for each image.
+        data: Rasters as for `pretrain`, or a .csv with the columns `image` and `label`.
+        labels: A label raster or vector file, or a folder with one for each image. From Python
+            also as data may be, a list with one for each raster.
         legend: A .yaml, .json or .csv with the classes: names, codes, colours. By default the
             codes that occur are the classes.
         class_field: Attribute of a vector file that holds the class; by default the one whose
@@ -155,6 +81,7 @@ class FinetuneConfig(SegmentationHyper, TileOptions, SceneOptions, RunOptions):
         test: Share of the ground that training never sees.
         block: Edge of a block of ground in pixels; by default four tiles.
         run: A run of `pretrain`; without it training starts from scratch.
+        any_dtype: Go on from a run that was trained on another type of values.
         init_from: What is loaded from it: the `backbone`, the `encoder` with its pyramid, or `all`
             but the last layer; `nothing` takes its layout and scaling alone, to compare with.
         augment: Flip, turn, shift, scale and recolour the tiles.
@@ -164,17 +91,18 @@ class FinetuneConfig(SegmentationHyper, TileOptions, SceneOptions, RunOptions):
         epochs: Passes over the labelled tiles.
     """
 
-    labels: str | None = None
+    labels: Source | None = None
     legend: str | None = None
     class_field: str | None = None
     windows: str | None = None
     fraction: float = 1.0
-    val_data: str | None = None
-    val_labels: str | None = None
+    val_data: Source | None = None
+    val_labels: Source | None = None
     val: float = 0.1
     test: float = 0.2
     block: int | None = None
     run: Path | None = None
+    any_dtype: bool = False
     init_from: Literal["nothing", "backbone", "encoder", "all"] = "encoder"
     augment: bool = True
     repeats: int = 1
@@ -207,17 +135,21 @@ class EvaluateConfig(Options):
         mosaic: Read the rasters of `data` as one, being tiles of one grid.
         overlap: Share by which neighbouring windows overlap on `data`, as in `predict`.
         batch_size: Windows the model sees at once.
+        any_dtype: Measure on rasters of another type than the training's.
+        allow_network: Let lists and virtual rasters name places on the network.
         out: Where to write; by default `evaluate` inside the run directory.
         overwrite: Replace the results in `out`.
     """
 
     run: Path
-    data: str | None = None
-    labels: str | None = None
+    data: Source | None = None
+    labels: Source | None = None
     split: Literal["train", "val", "test"] = "test"
     mosaic: bool = False
     overlap: float = 0.5
     batch_size: int = 8
+    any_dtype: bool = False
+    allow_network: bool = False
     out: Path | None = None
     overwrite: bool = False
 
@@ -248,6 +180,11 @@ class PredictConfig(Options):
         batch_size: Windows the model sees at once.
         block: Width in pixels of the panels that are finished one after the other; by default as
             wide as about 100 MB of buffers allow.
+        codes: Values of the map's pixels: the codes of the `legend`, or the places of the classes
+            in it from 0 (`index`).
+        polygons: Write the map as polygons too, into a GeoPackage.
+        any_dtype: Map rasters of another type than the training's.
+        allow_network: Let lists and virtual rasters name places on the network.
         probabilities: Write beside the map the `confidence` in the chosen class, or the probability
             of every class as `uint8` (in steps of 1/250) or `float32`.
         cog: Write cloud-optimised GeoTIFFs.
@@ -260,7 +197,7 @@ class PredictConfig(Options):
     """
 
     run: Path
-    data: str
+    data: Source
     out: Path
     bands: str | None = None
     ignore_alpha_tag: bool = False
@@ -269,6 +206,10 @@ class PredictConfig(Options):
     overlap: float = 0.5
     batch_size: int = 8
     block: int | None = None
+    codes: Literal["legend", "index"] = "legend"
+    polygons: bool = False
+    any_dtype: bool = False
+    allow_network: bool = False
     probabilities: Literal["none", "confidence", "uint8", "float32"] = "none"
     cog: bool = False
     compress: Literal["deflate", "zstd", "lzw"] = "deflate"

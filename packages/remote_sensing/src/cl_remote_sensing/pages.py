@@ -17,10 +17,12 @@ from cl_core.runs import Run
 from cl_core.seeding import RandomStream
 from cl_remote_sensing.data import UnlabelledTiles
 from cl_remote_sensing.evaluation.metrics import Confusion
+from cl_remote_sensing.labels.legend import default_colors
 from cl_remote_sensing.landscape.draw import CLASSES, COLORS, Landscape
 from cl_remote_sensing.mapping.area import AreaTable
 from cl_remote_sensing.mapping.quicklook import draw, shrunk_image, shrunk_map
 from cl_remote_sensing.mapping.scene_map import MapResult
+from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.rasters.raster import Scene, open_scene
 from cl_remote_sensing.saved import SavedModel
 from cl_remote_sensing.tiles.labelled import LabelledTileSets
@@ -138,7 +140,7 @@ def evaluation_page(
 
 def mapping_page(
     run: Run,
-    model: SavedModel,
+    values: MapValues,
     scenes: Sequence[Scene],
     results: Sequence[MapResult],
     areas: Sequence[AreaTable | None],
@@ -147,15 +149,14 @@ def mapping_page(
 
     Of maps that other processes still work on, only what this one did.
     """
-    assert model.legend is not None
-    names, colors = model.legend.names, model.legend.colors
+    names, colors = values.names, values.colors or default_colors(len(values))
     page = Report("Maps", run.config["data"])
     for scene, result, table in zip(scenes, results, areas, strict=True):
         page.section(result.path.stem)
         if table is not None:
             pictures = [
                 ("image", shrunk_image(scene)),
-                ("map", shrunk_map(result.vrt or result.path, colors)),
+                ("map", shrunk_map(result.vrt or result.path, values)),
             ]
             page.figure(draw(pictures, names, colors), scene.path)
             page.table(_area_rows(table), table.note)
@@ -168,10 +169,11 @@ def mapping_page(
 def demo_page(run: Run, files: Landscape, path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write what a demo did: the landscape, its map beside the truth, the scores of both starts."""
     page = Report("From few labels to a map", "A made-up landscape")
+    values = MapValues.of(CLASSES, colors=COLORS)
     pictures = [
         ("image", shrunk_image(open_scene(files.scene))),
-        ("map", shrunk_map(path, COLORS)),
-        ("truth", shrunk_map(files.labels, COLORS)),
+        ("map", shrunk_map(path, values)),
+        ("truth", shrunk_map(files.labels, values)),
     ]
     page.section("Map").figure(
         draw(pictures, CLASSES, COLORS),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cl_core.checks import OptionError, require_positive
 from cl_core.commands.options import Options
-from cl_core.errors import InputError
 from cl_core.runs import Run
 from cl_core.runs.card import Card
 from cl_remote_sensing.labels.legend import Legend
 from cl_remote_sensing.networks.network import Layout, SegmentationNetwork, build_network
 from cl_remote_sensing.rasters.normalization import Normalization
-from cl_remote_sensing.rasters.raster import Scene
+from cl_remote_sensing.suited import check_bands
 
-__all__ = ["Kind", "SavedModel", "check_bands"]
+__all__ = ["Kind", "SavedModel", "Training", "check_bands", "load_model"]
 
 Kind = Literal["pretrained", "segmentation"]
 
@@ -43,6 +41,29 @@ class NetworkCard(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training(Options):
+    """What the rasters of a training were like, for others to be compared with.
+
+    Attributes:
+        dtype: Numpy name of their type.
+        minimum: Of each band the least value that the scaling was measured on, as stored.
+        maximum: The largest.
+        scales: Of each band the factor of its tag.
+        offsets: Of each band the offset of its tag.
+        pixel: Side of a pixel on the ground in metres; ``None`` where that is not known.
+        unseen: Classes of the legend that no training pixel has.
+    """
+
+    dtype: str
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    pixel: float | None = None
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainedCard(Card):
     """A network pretrained without labels.
 
@@ -52,6 +73,7 @@ class PretrainedCard(Card):
         bands: Name of each band.
         colors: What each band shows.
         tile: Edge of the training's tiles in pixels.
+        training: What its rasters were like; older models do not tell.
     """
 
     kind: ClassVar[str] = "pretrained"
@@ -63,12 +85,18 @@ class PretrainedCard(Card):
     colors: tuple[str, ...]
     tile: int
     legend: Legend | None = None
+    training: Training | None = None
 
     def __post_init__(self) -> None:
         require_positive(tile=self.tile)
+        if self.tile > _WIDEST:
+            raise OptionError(f"tile must be at most {_WIDEST:,}, got {self.tile}")
         per_band: dict[str, tuple[Any, ...]] = {"bands": self.bands, "colors": self.colors}
         for name in ("low", "high", "mean", "std"):
             per_band[f"normalization.{name}"] = getattr(self.normalization, name)
+        if self.training is not None:
+            for name in ("minimum", "maximum", "scales", "offsets"):
+                per_band[f"training.{name}"] = getattr(self.training, name)
         for name, values in per_band.items():
             if len(values) != self.network.bands:
                 raise OptionError(
@@ -114,6 +142,7 @@ class SavedModel:
         colors: What each band shows.
         tile: Edge of the training's tiles in pixels.
         legend: The classes; ``None`` after pretraining.
+        training: What its rasters were like, where that is known.
         weights: SHA-256 of the weights, where they were loaded.
     """
 
@@ -123,6 +152,7 @@ class SavedModel:
     colors: tuple[str, ...]
     tile: int
     legend: Legend | None = None
+    training: Training | None = None
     weights: str = ""
 
     def save(self, run: Run) -> None:
@@ -137,6 +167,7 @@ class SavedModel:
                 colors=self.colors,
                 tile=self.tile,
                 legend=self.legend,
+                training=self.training,
             ),
         )
 
@@ -156,30 +187,15 @@ class SavedModel:
             colors=card.colors,
             tile=card.tile,
             legend=card.legend,
+            training=card.training,
             weights=saved.digest,
         )
 
 
-def check_bands(scenes: Sequence[Scene], model: SavedModel, run: Path) -> None:
-    """Refuse scenes whose bands are not those of a model.
+def load_model(run: Path | str) -> SavedModel:
+    """The segmentation of a run that ``finetune`` wrote, with its legend and scaling.
 
     Raises:
-        InputError: If their number differs, or both say their colours and these differ.
+        InputError: If there is no such run, or its files are damaged.
     """
-    for scene in scenes:
-        if len(scene.bands) != len(model.bands):
-            raise InputError(
-                f"{scene.path} has {len(scene.bands)} bands ({', '.join(scene.names)}), but the "
-                f"model in {run} was trained on {len(model.bands)} ({', '.join(model.bands)}); "
-                "choose with --bands"
-            )
-        told = [
-            (own, trained)
-            for own, trained in zip(scene.colors, model.colors, strict=True)
-            if {own, trained}.isdisjoint({"gray", "undefined"})
-        ]
-        if any(own != trained for own, trained in told):
-            raise InputError(
-                f"{scene.path} has the bands {', '.join(scene.colors)}, but the model in {run} was "
-                f"trained on {', '.join(model.colors)}; put them in that order with --bands"
-            )
+    return SavedModel.load(Path(run), "segmentation")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cl_core.loader import make_loader
 from cl_remote_sensing.data import LabelledTiles
 from cl_remote_sensing.evaluation.metrics import Confusion
+from cl_remote_sensing.labels.legend import IGNORE
 from cl_remote_sensing.labels.scene_labels import Labels
+from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.mapping.writer import open_raster
 from cl_remote_sensing.methods.segmentation import evaluate_network
 from cl_remote_sensing.rasters.windows import Window
@@ -28,14 +32,21 @@ def confusion_of_tiles(
     return evaluate_network(model.network, loader, len(model.legend))
 
 
-def confusion_of_map(path: Path, labels: Labels) -> Confusion:
+def confusion_of_map(path: Path, labels: Labels, values: MapValues) -> Confusion:
     """Compare a class map with the labels of its scene, a window at a time.
 
     Pixels without a class in the map are counted as ignored, as those without a label are.
+
+    Args:
+        path: The map.
+        labels: Of its scene.
+        values: What the map's pixels say.
     """
     confusion = Confusion.empty(len(labels.legend))
     with open_raster(path) as file:
         for row, col, height, width in labels.scene.blocks():
-            predicted = file.read(1, window=((row, row + height), (col, col + width)))
+            stored = file.read(1, window=((row, row + height), (col, col + width)))
+            ids = values.decode(stored)
+            predicted = np.where(ids < len(values), ids, IGNORE).astype(np.uint8)
             confusion.add(labels.read(Window(row, col, height, width)), predicted)
     return confusion

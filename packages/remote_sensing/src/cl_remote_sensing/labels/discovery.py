@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cl_core.errors import InputError
-from cl_remote_sensing.labels.keys import palette, raster_kind, read_keys, unpack
+from cl_remote_sensing.labels.keys import (
+    named_values,
+    palette,
+    raster_kind,
+    read_keys,
+    unpack,
+)
 from cl_remote_sensing.labels.legend import Color, Legend, default_colors
-from cl_remote_sensing.labels.vectors import VECTOR_SUFFIXES, class_values, read_features
+from cl_remote_sensing.labels.vectors import VECTOR_SUFFIXES, class_values, is_unset, read_features
 from cl_remote_sensing.rasters.handles import handle
 from cl_remote_sensing.rasters.windows import blockwise
 
@@ -19,14 +25,16 @@ __all__ = ["discover"]
 _CHUNK = 2**20  # pixels looked at together
 
 
-def discover(paths: Sequence[Path | str], *, field: str | None, limit: int) -> Legend:
+def discover(
+    paths: Sequence[Path | str], *, field: str | None, limit: int, network: bool = False
+) -> Legend:
     """See :meth:`cl_remote_sensing.labels.legend.Legend.discover`."""
     files = list(dict.fromkeys(str(path) for path in paths))
     if not files:
         raise ValueError("a legend is made of at least one label file")
     vectors = [Path(file).suffix.lower() in VECTOR_SUFFIXES for file in files]
     kinds = {
-        "features" if vector else raster_kind(file)
+        "features" if vector else raster_kind(handle(file, network=network))
         for file, vector in zip(files, vectors, strict=True)
     }
     if len(kinds) > 1:
@@ -38,32 +46,61 @@ def discover(paths: Sequence[Path | str], *, field: str | None, limit: int) -> L
         return _of_values(files, field, limit)
     keys: set[int] = set()
     colors: dict[int, Color] = {}
+    known = [named_values(handle(file, network=network)) for file in files]
     for file in files:
-        keys |= _keys(file, limit, keys)
-        for code, color in palette(file).items():
+        if not known[0] or known.count(known[0]) < len(files):
+            keys |= _keys(file, limit, keys, network)
+        for code, color in palette(handle(file, network=network)).items():
             colors.setdefault(code, color)
+    if known[0] and known.count(known[0]) == len(files):  # maps of one model
+        return _of_codes(list(known[0]), list(known[0].values()), colors)
     if not keys:
         raise InputError(f"{files[0]}: holds no label, every pixel is nodata; name another file")
     found = sorted(keys)
     if kinds == {"colors"}:
         names = tuple("#{:02x}{:02x}{:02x}".format(*unpack(key)) for key in found)
         return Legend(names, None, tuple(unpack(key) for key in found))
-    shown = [colors.get(code) for code in found]
-    plain = [color for color in shown if color is not None]
-    whole = len(plain) == len(found) == len(set(plain))
-    return Legend(
-        tuple(str(code) for code in found),
-        tuple(found),
-        tuple(plain) if whole else default_colors(len(found)),
-    )
+    if _is_marked(found):
+        found.remove(255)
+        return _of_codes(found, [str(code) for code in found], colors, ignored=(255,))
+    return _of_codes(found, [str(code) for code in found], colors)
 
 
-def _keys(path: str, limit: int, known: set[int]) -> set[int]:
-    file, kind = handle(path), raster_kind(path)
+def _is_marked(codes: Sequence[int]) -> bool:
+    """Whether 255 stands apart from codes that count up from 0 or 1: the usual mark of no label."""
+    others = codes[:-1]
+    counting = len(others) > 1 and others[0] in (0, 1) and others[-1] - others[0] < len(others)
+    return codes[-1] == 255 and counting and others[-1] < 250
+
+
+def _of_codes(
+    codes: Sequence[int],
+    names: Sequence[str],
+    colors: Mapping[int, Color],
+    *,
+    ignored: tuple[int, ...] = (),
+) -> Legend:
+    """Classes in the colours of a palette, if it has one for each."""
+    plain = [colors[code] for code in codes if code in colors]
+    whole = len(plain) == len(codes) == len(set(plain))
+    try:
+        return Legend(
+            tuple(names),
+            tuple(codes),
+            tuple(plain) if whole else default_colors(len(codes)),
+            ignored=ignored,
+        )
+    except ValueError as error:
+        raise InputError(f"the codes of the labels make no legend ({error}); give one") from error
+
+
+def _keys(path: str, limit: int, known: set[int], network: bool) -> set[int]:
+    file = handle(path, network=network)
+    kind = raster_kind(file)
     block = file.block_shapes[0]
     found: set[int] = set()
     for window in blockwise(file.height, file.width, block=block, pixels=_CHUNK):
-        keys, labelled = read_keys(handle(path), window, kind, path)
+        keys, labelled = read_keys(handle(path, network=network), window, kind, path)
         found |= set(np.unique(keys[labelled]).tolist())
         if len(found | known) > limit:
             raise InputError(
@@ -78,7 +115,7 @@ def _of_values(files: Sequence[str], field: str | None, limit: int) -> Legend:
     names: set[str] = set()
     for file in files:
         values = class_values(read_features(file), field, None)
-        names |= {_name(value) for value in values if value is not None}
+        names |= {_name(value) for value in values if not is_unset(value)}
         if len(names) > limit:
             raise InputError(
                 f"{file}: its field has more than {limit} different values, so it does not look "
@@ -86,10 +123,15 @@ def _of_values(files: Sequence[str], field: str | None, limit: int) -> Legend:
             )
     if not names:
         raise InputError(f"{files[0]}: its class field is empty; name another field")
-    whole = all(name.lstrip("-").isdecimal() for name in names)
+    whole = all(name.lstrip("-").isdecimal() and len(name) < 12 for name in names)
     order = sorted(names, key=int) if whole else sorted(names)
     codes = tuple(int(name) for name in order) if whole else None
-    return Legend(tuple(order), codes, default_colors(len(order)))
+    try:
+        return Legend(tuple(order), codes, default_colors(len(order)))
+    except ValueError as error:
+        raise InputError(
+            f"{files[0]}: the values of its class field make no legend ({error}); give one"
+        ) from error
 
 
 def _name(value: object) -> str:

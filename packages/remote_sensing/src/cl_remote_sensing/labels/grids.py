@@ -12,16 +12,26 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
-from cl_remote_sensing.labels.keys import Kind, RasterKeys, raster_kind, read_keys
+from cl_remote_sensing.labels.keys import (
+    Kind,
+    RasterKeys,
+    named_values,
+    pack,
+    raster_kind,
+    read_keys,
+)
+from cl_remote_sensing.labels.legend import Legend
+from cl_remote_sensing.rasters.formats import GDAL_ERRORS
 from cl_remote_sensing.rasters.handles import MAX_OPEN, handle
+from cl_remote_sensing.rasters.memory import InMemory
 from cl_remote_sensing.rasters.raster import Scene
+from cl_remote_sensing.rasters.systems import system_of
 from cl_remote_sensing.rasters.windows import Window
 
 __all__ = ["RasterLabels", "place_raster", "require_overlap"]
@@ -39,60 +49,102 @@ class RasterLabels:
         kind: ``codes`` or ``colors``.
         scene: Gives the grid.
         warped: Whether the file has another grid.
+        heed_nodata: Whether its nodata value marks pixels without a label; not where the legend
+            has a class of that code or colour.
+        memory: What keeps the raster, if it is no file.
     """
 
     path: str
     kind: Kind
     scene: Scene
     warped: bool
+    heed_nodata: bool = True
+    memory: InMemory | None = None
 
     def read(self, window: Window) -> RasterKeys:
         """The keys of a window of the scene; see :func:`read_keys`."""
-        file = _warped(self.path, self.scene) if self.warped else handle(self.path)
-        return read_keys(file, window, self.kind, self.path)
+        file = _warped(self) if self.warped else handle(self.path, network=self.scene.network)
+        return read_keys(file, window, self.kind, self.path, heed_nodata=self.heed_nodata)
 
 
-def place_raster(scene: Scene, path: Path | str) -> tuple[RasterLabels, list[str]]:
+def place_raster(
+    scene: Scene, path: str, legend: Legend, memory: InMemory | None = None
+) -> tuple[RasterLabels, list[str]]:
     """Lay a label raster onto a scene, with what is to be told about it.
 
     Raises:
         InputError: If it is no label raster, has a coordinate system and the image none (or the
-            reverse), or does not lie on the image.
+            reverse), has no place and another size, or does not lie on the image.
     """
-    path = str(path)
-    kind = raster_kind(path)
-    file = handle(path)
+    file = handle(path, network=scene.network, fresh=True)
+    kind = raster_kind(file)
+    claimed = _claimed_nodata(file, kind, legend)
+    notes = [] if claimed is None else [f"{path}: {claimed}"]
+
+    def laid(*, warped: bool) -> RasterLabels:
+        return RasterLabels(path, kind, scene, warped, claimed is None, memory)
+
+    same_size = (file.height, file.width) == (scene.height, scene.width)
+    size = f"{file.height} x {file.width} pixels"
+    if file.transform.is_identity or not scene.georeferenced:
+        lacks = path if file.transform.is_identity else scene.path
+        if same_size:
+            return laid(warped=False), [*notes, f"{lacks}: has no georeference; taken as aligned"]
+        raise InputError(
+            f"{lacks}: has no georeference, and the labels have {size} but the image "
+            f"{scene.height} x {scene.width}; without a place both must have the same size"
+        )
     if (file.crs is None) != (scene.crs is None):
         lacks, has = (path, scene.path) if file.crs is None else (scene.path, path)
         raise InputError(
             f"{lacks}: has no coordinate system but {has} has; give it the one it was made in "
             "(gdal_edit.py -a_srs)"
         )
-    size = f"{file.height} x {file.width} pixels"
-    same_size = (file.height, file.width) == (scene.height, scene.width)
     if file.crs is None:
         if not same_size:
             raise InputError(
                 f"{path}: has {size} but {scene.path} {scene.height} x {scene.width}; without "
                 "coordinate systems labels and image must have the same size"
             )
-        note = f"{path}: has no coordinate system, nor has its image; taken as aligned"
-        return RasterLabels(path, kind, scene, warped=False), [note]
+        told = f"{path}: has no coordinate system, nor has its image; taken as aligned"
+        return laid(warped=False), [*notes, told]
     low, high = _bounds_in_pixels(file, scene)
-    same_crs = file.crs == CRS.from_wkt(scene.crs)
+    same_crs = file.crs == system_of(str(scene.crs))
     if same_size and same_crs and _same_grid(tuple(file.transform)[:6], scene):
-        return RasterLabels(path, kind, scene, warped=False), []
+        return laid(warped=False), notes
     require_overlap(scene, path, low, high)
     differs = "coordinate system" if not same_crs else "size" if not same_size else "grid"
-    note = (
+    told = (
         f"{path}: has another {differs} than {scene.path}; warped onto its grid by nearest "
         "neighbour"
     )
-    return RasterLabels(path, kind, scene, warped=True), [note]
+    return laid(warped=True), [*notes, told]
+
+
+def _claimed_nodata(file: rasterio.DatasetReader, kind: Kind, legend: Legend) -> str | None:
+    """In words, that the legend has a class for the file's nodata value: the legend wins."""
+    value = file.nodata
+    if value is None or not np.isfinite(value) or value != int(value) or named_values(file):
+        return None
+    if kind == "colors":
+        keys = [pack(color) for color in legend.colors]
+        key = pack((int(value),) * 3) if 0 <= value <= 255 else -1
+    else:
+        keys = list(range(len(legend)) if legend.codes is None else legend.codes)
+        key = int(value)
+    if key not in keys:
+        return None
+    name = legend.names[keys.index(key)]
+    return f"its nodata value {value:g} is the class {name} of the legend, and taken for it"
 
 
 def require_overlap(
-    scene: Scene, path: Path | str, low: NDArray[np.float64], high: NDArray[np.float64]
+    scene: Scene,
+    path: Path | str,
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    *,
+    hint: str = "",
 ) -> None:
     """Check that labels meet the image.
 
@@ -102,6 +154,7 @@ def require_overlap(
         low: Left and upper bound of the labels in pixels of the image; NaN if they have no
             place in the image's coordinate system.
         high: Right and lower bound.
+        hint: What else may be told.
 
     Raises:
         InputError: If they do not, naming both bounds in the image's coordinate system.
@@ -115,7 +168,7 @@ def require_overlap(
     image = _told_bounds(scene, np.zeros(2), size.astype(np.float64))
     raise InputError(
         f"{path}: does not overlap {scene.path}: labels cover {labels}, the image {image}; pair "
-        "the files anew, or check their coordinate systems"
+        f"the files anew, or check their coordinate systems{hint}"
     )
 
 
@@ -136,9 +189,9 @@ def _bounds_in_pixels(
     a, b, c, d, e, f = tuple(file.transform)[:6]
     try:
         moved = move(
-            file.crs, CRS.from_wkt(scene.crs), a * col + b * row + c, d * col + e * row + f
+            file.crs, system_of(str(scene.crs)), a * col + b * row + c, d * col + e * row + f
         )
-    except (RasterioError, CRSError):
+    except (*GDAL_ERRORS, CRSError):
         return np.full(2, np.nan), np.full(2, np.nan)
     x, y = np.array(moved[0]), np.array(moved[1])
     a, b, c, d, e, f = tuple(~Affine(*scene.transform))[:6]
@@ -166,34 +219,40 @@ class _Warped(threading.local):
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.views: OrderedDict[object, WarpedVRT] = OrderedDict()
+        self.views: OrderedDict[object, tuple[WarpedVRT, object]] = OrderedDict()
         self.inherited: list[object] = []
 
 
 _WARPED = _Warped()
 
 
-def _warped(path: str, scene: Scene) -> WarpedVRT:
+def _warped(labels: RasterLabels) -> WarpedVRT:
     if os.getpid() != _WARPED.process:  # forked: neither use nor close the parent's
         _WARPED.inherited.append(_WARPED.views)
         _WARPED.views, _WARPED.process = OrderedDict(), os.getpid()
-    key = (path, scene.path)
+    scene = labels.scene
+    file = handle(labels.path, network=scene.network)
+    key = (labels.path, scene.path, scene.transform, labels.heed_nodata)
     if key in _WARPED.views:
-        _WARPED.views.move_to_end(key)
-        return _WARPED.views[key]
-    file = handle(path)
+        view, of = _WARPED.views[key]
+        if of is file:
+            _WARPED.views.move_to_end(key)
+            return view
+        _WARPED.views.pop(key)[0].close()  # of a file that was replaced
     # Pixels beyond the label raster must not look like labels: nodata or alpha says so.
-    marked = file.nodata is not None or ColorInterp.alpha in file.colorinterp
+    marked = file.nodata is not None and labels.heed_nodata
+    plain = {} if labels.heed_nodata else {"src_nodata": None, "nodata": None}
     view = WarpedVRT(
         file,
-        crs=CRS.from_wkt(scene.crs),
+        crs=system_of(str(scene.crs)),
         transform=Affine(*scene.transform),
         height=scene.height,
         width=scene.width,
         resampling=Resampling.nearest,
-        add_alpha=not marked,
+        add_alpha=not (marked or ColorInterp.alpha in file.colorinterp),
+        **plain,
     )
-    _WARPED.views[key] = view
+    _WARPED.views[key] = view, file
     if len(_WARPED.views) > MAX_OPEN:
-        _WARPED.views.popitem(last=False)[1].close()
+        _WARPED.views.popitem(last=False)[1][0].close()
     return view

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from cl_core.errors import InputError
-from cl_remote_sensing.rasters.handles import handle
+from cl_remote_sensing.rasters.formats import GDAL_ERRORS
 from cl_remote_sensing.rasters.windows import Window
 
-__all__ = ["Kind", "RasterKeys", "pack", "palette", "raster_kind", "read_keys", "unpack"]
+__all__ = [
+    "Kind",
+    "RasterKeys",
+    "named_values",
+    "pack",
+    "palette",
+    "raster_kind",
+    "read_keys",
+    "unpack",
+]
 
 Kind = Literal["codes", "colors"]
 
@@ -38,7 +46,7 @@ def unpack(key: int) -> tuple[int, int, int]:
     return key >> 16 & 255, key >> 8 & 255, key & 255
 
 
-def raster_kind(path: Path | str) -> Kind:
+def raster_kind(file: rasterio.DatasetReader) -> Kind:
     """Tell a raster of class codes (one band) from one of colours (red, green, blue).
 
     An alpha band says where there are labels.
@@ -46,7 +54,6 @@ def raster_kind(path: Path | str) -> Kind:
     Raises:
         InputError: If it is neither.
     """
-    file = handle(str(path))
     bands = [k for k, color in enumerate(file.colorinterp) if color != ColorInterp.alpha]
     types = {file.dtypes[k] for k in bands}
     if len(bands) == 1 and not any(name.startswith("complex") for name in types):
@@ -54,22 +61,38 @@ def raster_kind(path: Path | str) -> Kind:
     if len(bands) == 3 and types == {"uint8"}:
         return "colors"
     raise InputError(
-        f"{path}: has {len(bands)} bands of {', '.join(sorted(types))}; a label raster has one "
-        "band of codes, or red, green and blue in 8 bits"
+        f"{file.name}: has {len(bands)} bands of {', '.join(sorted(types))}; a label raster has "
+        "one band of codes, or red, green and blue in 8 bits"
     )
 
 
-def palette(path: Path | str) -> dict[int, tuple[int, int, int]]:
+def palette(file: rasterio.DatasetReader) -> dict[int, tuple[int, int, int]]:
     """Colours of a raster's palette by code; empty without one."""
-    file = handle(str(path))
     if ColorInterp.palette not in file.colorinterp:
         return {}
     table = file.colormap(file.colorinterp.index(ColorInterp.palette) + 1)
     return {code: (r, g, b) for code, (r, g, b, _) in table.items()}
 
 
+def named_values(file: rasterio.DatasetReader) -> dict[int, str]:
+    """Names of the values of a map that `predict` wrote; empty for other rasters."""
+    tags = file.tags()
+    if not tags.get("software", "").startswith("cl-remote-sensing"):
+        return {}
+    try:
+        named = {int(value): str(name) for value, name in json.loads(tags["classes"]).items()}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}  # edited by hand: a plain raster of codes
+    return named if len(set(named.values())) == len(named) else {}
+
+
 def read_keys(
-    file: rasterio.DatasetReader | WarpedVRT, window: Window, kind: Kind, path: str
+    file: rasterio.DatasetReader | WarpedVRT,
+    window: Window,
+    kind: Kind,
+    path: str,
+    *,
+    heed_nodata: bool = True,
 ) -> RasterKeys:
     """Read the keys of a window.
 
@@ -78,6 +101,7 @@ def read_keys(
         window: In the pixels of ``file``.
         kind: What :func:`raster_kind` said.
         path: The file to name in errors.
+        heed_nodata: Whether pixels of the file's nodata value have no label.
 
     Raises:
         InputError: If it is damaged there, or holds numbers that are not whole.
@@ -91,11 +115,13 @@ def read_keys(
         flags = {flag for k in bands for flag in file.mask_flag_enums[k - 1]}
         if flags == {MaskFlags.all_valid}:
             labelled = np.ones((height, width), dtype=bool)
+        elif not heed_nodata and MaskFlags.nodata in flags:
+            labelled = _opaque(file, where)
         elif kind == "codes":
             labelled = file.read_masks(bands[0], window=where) > 0
         else:  # black may be nodata in each band, blue is not
             labelled = file.dataset_mask(window=where) > 0
-    except (RasterioError, MemoryError) as error:
+    except (*GDAL_ERRORS, MemoryError) as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise InputError(
             f"{path}: cannot read the labels of rows {row} to {row + height - 1}, columns {col} to "
@@ -116,3 +142,10 @@ def read_keys(
                 f"{whole[keys != whole][0]:g}; labels are class codes"
             )
     return RasterKeys(keys, labelled)
+
+
+def _opaque(file: rasterio.DatasetReader | WarpedVRT, where: Any) -> NDArray[np.bool_]:
+    """What an alpha band lets through; everything without one."""
+    if ColorInterp.alpha not in file.colorinterp:
+        return np.ones((int(where.height), int(where.width)), dtype=bool)
+    return np.asarray(file.read(file.colorinterp.index(ColorInterp.alpha) + 1, window=where) > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cl_core.errors import InputError
 from cl_remote_sensing.labels.grids import RasterLabels, place_raster, require_overlap
-from cl_remote_sensing.labels.keys import pack, palette, unpack
+from cl_remote_sensing.labels.keys import named_values, pack, palette, unpack
 from cl_remote_sensing.labels.legend import IGNORE, Legend
 from cl_remote_sensing.labels.pairs import pair_labels
 from cl_remote_sensing.labels.vectors import (
@@ -22,14 +22,19 @@ from cl_remote_sensing.labels.vectors import (
     Shapes,
     class_numbers,
     class_values,
+    is_unset,
+    looks_like_degrees,
     read_features,
 )
+from cl_remote_sensing.rasters.handles import handle
+from cl_remote_sensing.rasters.memory import InMemory, RasterLike, named
 from cl_remote_sensing.rasters.raster import Scene
+from cl_remote_sensing.rasters.systems import system_of
 from cl_remote_sensing.rasters.windows import Window
 
 __all__ = ["IGNORE", "Labels", "open_labels", "pair_labels"]
 
-_TOLERATED = {"codes": 0.0, "colors": 0.001, "features": 0.0}
+_TOLERATED = {"codes": 0.0, "colors": 0.001, "features": 0.4}
 _CHUNK = 2**20  # pixels looked at together when a file's labels are counted
 
 
@@ -80,20 +85,25 @@ class _RasterIds:
     ids: NDArray[np.uint8]
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        return self.look_up(window)[0]
+        return self._look_up(window)[0]
 
-    def look_up(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Train ids of a window, and the keys in it that stand for none, as often as they occur."""
+    def count(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[Any], int]:
+        """Train ids of a window, the keys in it that are unknown, and pixels marked as no label."""
+        ids, keys, labelled, known = self._look_up(window)
+        marked = int((known & labelled & (ids == IGNORE)).sum())
+        return ids, keys[labelled & ~known], marked
+
+    def _look_up(self, window: Window) -> tuple[NDArray[np.uint8], Any, Any, Any]:
         keys, labelled = self.raster.read(window)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         known = self.keys[place] == keys
         ids = np.where(known & labelled, self.ids[place], np.uint8(IGNORE))
-        return ids, keys[labelled & ~known]
+        return ids, keys, labelled, known
 
 
 def open_labels(
     scene: Scene,
-    path: Path | str,
+    data: RasterLike | InMemory,
     legend: Legend,
     *,
     tolerance: float | None = None,
@@ -110,15 +120,18 @@ def open_labels(
 
     A raster on another grid, in another coordinate system or resolution is warped onto the
     scene's grid by nearest neighbour, which invents no code, and this is told in the notes.
-    Without coordinate systems the two must have the same size.
+    Without georeference on one side, or coordinate systems on both, the two must have the same
+    size and are taken as aligned. A nodata value that the legend has a class for is that class.
 
     Args:
         scene: The image.
-        path: The label file.
+        data: The label file; or a raster in memory, as for
+            :func:`cl_remote_sensing.rasters.raster.open_scene`.
         legend: The classes.
-        tolerance: Share of the labelled pixels that may hold what the legend does not; they
-            become unlabelled and are told. By default 0.001 for colours (compression blurs
-            edges) and 0 for codes and vectors.
+        tolerance: Share of the labelled pixels (of a vector file: features) that may hold what the
+            legend does not; they become unlabelled and are told. By default 0.001 for colours
+            (compression blurs edges), 0 for codes and 0.4 for vectors. Features whose class is
+            null or blank are unlabelled and told whatever their share.
         field: Class field of a vector file; by default it is found, if that is possible.
 
     Raises:
@@ -126,16 +139,19 @@ def open_labels(
             coordinate system and the image none (or the reverse), or holds too much that the
             legend does not.
     """
+    path, memory = named(data)
     if _same_file(scene.path, path):
         raise InputError(f"{path}: is the image itself; name the file with its labels")
     if Path(path).suffix.lower() in VECTOR_SUFFIXES:
         return _open_vector(scene, path, legend, tolerance, field)
-    raster, notes = place_raster(scene, path)
+    raster, notes = place_raster(scene, path, legend, memory)
     source = _RasterIds(raster, *_table(raster, legend))
     counts = np.zeros(IGNORE + 1, dtype=np.int64)
     strange: Counter[int] = Counter()
+    marked = 0
     for window in scene.blocks(_CHUNK):
-        ids, unknown = source.look_up(window)
+        ids, unknown, more = source.count(window)
+        marked += more
         counts += np.bincount(ids.ravel(), minlength=IGNORE + 1)
         if unknown.size:
             keys, times = np.unique(unknown, return_counts=True)
@@ -144,7 +160,12 @@ def open_labels(
     labelled = scene.height * scene.width - int(counts[IGNORE]) + strange.total()
     unit = "labelled pixels" if raster.kind == "codes" else "pixels"
     notes += _judge(path, told, labelled, tolerance, raster.kind, unit, legend)
-    return _labels(scene, path, legend, source, counts, told, notes)
+    labels = _labels(scene, path, legend, source, counts, told, notes)
+    if not marked:
+        return labels
+    codes = legend.ignored if raster.kind == "codes" else legend.ignored_colors
+    note = f"{path}: {marked} pixels marked as no label ({', '.join(map(str, codes))})"
+    return replace(labels, notes=(*labels.notes, note))
 
 
 def _open_vector(
@@ -160,14 +181,22 @@ def _open_vector(
     number = class_numbers(legend)
     values = class_values(features, field, legend)
     ids = [number(value) for value in values]
-    told = Counter(str(v) for v, k in zip(values, ids, strict=True) if k is None)
-    notes = _judge(path, told, len(ids), tolerance, "features", "features", legend)
+    unset = [k is None and is_unset(value) for value, k in zip(values, ids, strict=True)]
+    told = Counter(
+        str(v) for v, k, none in zip(values, ids, unset, strict=True) if k is None and not none
+    )
+    classed = len(ids) - sum(unset)
+    notes = _judge(path, told, classed, tolerance, "features", "features", legend)
+    if any(unset):
+        notes.append(f"{path}: {sum(unset)} features without a class are taken as unlabelled")
     if features.dropped:
         notes.append(f"{path}: {features.dropped} features without a geometry left out")
     known = [IGNORE if k is None else k for k in ids]
     shapes = Shapes.of(features, known, scene.crs, scene.transform)
     low, high = shapes.boxes[:, :2].min(axis=0), shapes.boxes[:, 2:].max(axis=0)
-    require_overlap(scene, path, low, high)
+    degrees = not system_of(features.crs).is_geographic and looks_like_degrees(features)
+    hint = "; those of the labels look like degrees" if degrees else ""
+    require_overlap(scene, path, low, high, hint=hint)
     counts = np.zeros(IGNORE + 1, dtype=np.int64)
     for window in scene.blocks(_CHUNK):
         counts += np.bincount(shapes.read(window).ravel(), minlength=IGNORE + 1)
@@ -177,12 +206,17 @@ def _open_vector(
 def _table(raster: RasterLabels, legend: Legend) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Keys that a label raster may hold, rising, and the train id of each."""
     ignored: Sequence[int] = legend.ignored
+    file = handle(raster.path, network=raster.scene.network)
     if raster.kind == "colors":
         table = {pack(color): k for k, color in enumerate(legend.colors)}
         ignored = [pack(color) for color in legend.ignored_colors]
+    elif (by_name := named_values(file)) and set(by_name.values()) <= set(legend.names):
+        table, ignored = {value: legend.names.index(name) for value, name in by_name.items()}, ()
     elif legend.codes is not None:
         table = {code: k for k, code in enumerate(legend.codes)}
-    elif colors := palette(raster.path):  # codes are known by the colours they are shown in
+    elif colors := palette(
+        handle(raster.path, network=raster.scene.network)
+    ):  # codes are known by the colours they are shown in
         place = {color: k for k, color in enumerate(legend.colors)}
         table = {code: place[color] for code, color in colors.items() if color in place}
         ignored = [code for code, color in colors.items() if color in legend.ignored_colors]
@@ -223,7 +257,10 @@ def _judge(
             f"{path}: {listed}{more} not in the legend, {share:.2%} of the {unit} (it has "
             f"{known}); add to the legend what is a class, and as 'ignore' what is none"
         )
-    return [f"{path}: {unknown.total()} {unit} ({share:.3%}) not in the legend: {listed}{more}"]
+    return [
+        f"{path}: {unknown.total()} {unit} ({share:.3%}) not in the legend, so unlabelled: "
+        f"{listed}{more}"
+    ]
 
 
 def _keys(legend: Legend, kind: str) -> Sequence[object]:

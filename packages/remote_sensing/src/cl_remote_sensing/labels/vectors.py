@@ -2,76 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
+from cl_core.tables.labels import is_missing
 from cl_remote_sensing.labels.legend import IGNORE, Legend
+from cl_remote_sensing.labels.vector_files import (
+    VECTOR_SUFFIXES,
+    Features,
+    points_of,
+    read_features,
+)
+from cl_remote_sensing.rasters.systems import system_of
 from cl_remote_sensing.rasters.windows import Window
 
-__all__ = ["VECTOR_SUFFIXES", "Features", "Shapes", "class_values", "read_features"]
-
-VECTOR_SUFFIXES = frozenset((".fgb", ".geojson", ".gml", ".gpkg", ".json", ".shp"))
-"""What is taken for a vector file; GeoJSON is read with the standard library."""
-
-_LONLAT = "OGC:CRS84"  # of a GeoJSON file that names none (RFC 7946)
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """What a vector file holds.
-
-    Attributes:
-        path: The file.
-        geometries: GeoJSON geometries in the file's order, none missing or empty.
-        fields: Values of each field, one per geometry.
-        crs: Coordinate system as WKT.
-        dropped: Features without a usable geometry.
-    """
-
-    path: str
-    geometries: tuple[Mapping[str, Any], ...]
-    fields: Mapping[str, tuple[Any, ...]]
-    crs: str | None
-    dropped: int
-
-
-def read_features(path: Path | str) -> Features:
-    """Read a vector file whole: geometries, fields and coordinate system.
-
-    GeoJSON without a ``crs`` member is in longitude and latitude. Other formats need the extra
-    ``cl-remote-sensing[vectors]``.
-
-    Raises:
-        InputError: If the file cannot be read or holds no geometry, or the extra is missing.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such label file; check the path")
-    crs: str | None
-    if path.suffix.lower() in (".geojson", ".json"):
-        geometries, records, crs = _read_geojson(path)
-    else:
-        geometries, records, crs = _read_with_pyogrio(path)
-    from rasterio.features import is_valid_geom
-
-    kept = [k for k, geometry in enumerate(geometries) if geometry and is_valid_geom(geometry)]
-    if not kept:
-        raise InputError(f"{path}: holds no polygon; give the labelled areas")
-    fields = {name: tuple(values[k] for k in kept) for name, values in records.items()}
-    return Features(
-        str(path),
-        tuple(geometries[k] for k in kept),
-        fields,
-        crs,
-        len(geometries) - len(kept),
-    )
+__all__ = [
+    "VECTOR_SUFFIXES",
+    "Features",
+    "Shapes",
+    "class_numbers",
+    "class_values",
+    "is_unset",
+    "looks_like_degrees",
+    "read_features",
+]
 
 
 def class_values(features: Features, field: str | None, legend: Legend | None) -> tuple[Any, ...]:
@@ -80,7 +41,8 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
     Args:
         features: Of a file.
         field: The field that holds it. By default the file's only field, or the only one whose
-            values the legend knows, or the one of these that is called ``class``.
+            values the legend knows, or the one of these that is called ``class``; where none is
+            known throughout, the one of which it knows most.
         legend: The classes, if known.
 
     Raises:
@@ -96,10 +58,12 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
         return features.fields[field]
     fitting = list(features.fields)
     if legend is not None and len(fitting) > 1:
-        number = class_numbers(legend)
-        fitting = [
-            name for name in fitting if all(number(v) is not None for v in features.fields[name])
-        ]
+        known_of = _known_counts(features, legend)
+        total = len(features.geometries)
+        fitting = [name for name, (known, _) in known_of.items() if known == total]
+        if not fitting:
+            most = max(named for _, named in known_of.values())
+            fitting = [name for name, (_, named) in known_of.items() if 0 < named == most]
     fitting = ["class"] if "class" in fitting else fitting
     if len(fitting) != 1:
         raise InputError(
@@ -109,12 +73,36 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
     return features.fields[fitting[0]]
 
 
+def is_unset(value: Any) -> bool:
+    """Whether a field says that there is no class: null, NaN, blank, ``unknown``, ..."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    return isinstance(value, str) and is_missing(value)
+
+
+def _known_counts(features: Features, legend: Legend) -> dict[str, tuple[int, int]]:
+    """Of each field how many values are known or unset, and how many are known."""
+    number = class_numbers(legend)
+    counts = {}
+    for name, values in features.fields.items():
+        times = Counter(repr(value) for value in values)
+        distinct = {repr(value): value for value in values}
+        named = sum(times[key] for key, value in distinct.items() if number(value) is not None)
+        unset = sum(
+            times[key]
+            for key, value in distinct.items()
+            if number(value) is None and is_unset(value)
+        )
+        counts[name] = (named + unset if named else 0, named)
+    return counts
+
+
 def class_numbers(legend: Legend) -> Callable[[Any], int | None]:
     """A function from a field's value, a name or a code, to its train id (``IGNORE``, ``None``)."""
     numbers = {name: k for k, name in enumerate(legend.names)}
     codes = range(len(legend)) if legend.codes is None else legend.codes
     numbers |= {str(code): k for k, code in enumerate(codes) if str(code) not in numbers}
-    numbers |= {str(code): IGNORE for code in legend.ignored}
+    numbers |= {str(name): IGNORE for name in (*legend.ignored, *legend.ignored_names)}
 
     def number(value: Any) -> int | None:
         whole = isinstance(value, float) and value.is_integer()
@@ -157,11 +145,12 @@ class Shapes:
             InputError: If the file's coordinates have no place in ``crs``.
         """
         from affine import Affine
-        from rasterio.crs import CRS
         from rasterio.warp import transform_geom
 
         geometries: Sequence[Mapping[str, Any]] = features.geometries
-        source, target = CRS.from_wkt(features.crs), CRS.from_wkt(crs)
+        source, target = system_of(str(features.crs)), system_of(crs)
+        if source.is_geographic:
+            _require_degrees(features)
         if source != target:
             try:
                 geometries = transform_geom(source, target, list(geometries))
@@ -173,6 +162,11 @@ class Shapes:
         inverse = ~Affine(*transform)
         moved = tuple(_to_pixels(geometry, inverse) for geometry in geometries)
         boxes = np.array([_box(geometry) for geometry in moved])
+        if not np.isfinite(boxes).all():
+            raise InputError(
+                f"{features.path}: some of its coordinates have no place in the image's coordinate "
+                "system; check the coordinate systems of both"
+            )
         return cls(moved, np.asarray(ids, dtype=np.uint8), boxes)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -201,51 +195,28 @@ class Shapes:
         return np.asarray(drawn, dtype=np.uint8)
 
 
-def _read_geojson(path: Path) -> tuple[list[Any], dict[str, list[Any]], str]:
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError
-
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not GeoJSON ({error})") from error
-    features = data.get("features") if isinstance(data, dict) else None
-    if not isinstance(features, list) or not all(isinstance(one, dict) for one in features):
-        raise InputError(f"{path}: is not GeoJSON; expected a FeatureCollection")
-    named = data.get("crs") or {}
-    try:
-        name = named["properties"]["name"] if named else _LONLAT
-        crs = CRS.from_user_input(name).to_wkt()
-    except (KeyError, TypeError, CRSError) as error:
-        raise InputError(f"{path}: its crs is not known ({error}); name an EPSG code") from error
-    properties = [one.get("properties") or {} for one in features]
-    names = dict.fromkeys(name for one in properties for name in one)
-    fields = {name: [one.get(name) for one in properties] for name in names}
-    return [one.get("geometry") for one in features], fields, crs
+def looks_like_degrees(features: Features) -> bool:
+    """Whether all coordinates could be longitudes and latitudes."""
+    points = np.array([point[:2] for one in features.geometries for point in points_of(one)])
+    return bool((np.abs(points) <= (180, 90)).all())
 
 
-def _read_with_pyogrio(path: Path) -> tuple[list[Any], dict[str, list[Any]], str | None]:
-    try:
-        import pyogrio
-        import shapely
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading {path.suffix} needs pyogrio and shapely; install "
-            "'cl-remote-sensing[vectors]', or give GeoJSON"
-        ) from error
-    from rasterio.crs import CRS
+def _require_degrees(features: Features) -> None:
+    """Refuse coordinates that are no longitudes and latitudes.
 
-    try:
-        meta, _, geometries, columns = pyogrio.raw.read(path)
-    except Exception as error:  # a zoo of GDAL errors
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    crs = CRS.from_user_input(meta["crs"]).to_wkt() if meta.get("crs") else None
-    shapes = shapely.from_wkb(geometries)
-    plain = [
-        None if one is None or one.is_empty else shapely.geometry.mapping(one) for one in shapes
-    ]
-    names = [str(name) for name in meta["fields"]]
-    return plain, {name: column.tolist() for name, column in zip(names, columns, strict=True)}, crs
+    Raises:
+        InputError: Naming them, and what the file says of its coordinate system.
+    """
+    points = np.array([point[:2] for one in features.geometries for point in points_of(one)])
+    if (np.abs(points) <= (540, 90.1)).all():
+        return
+    (left, low), (right, high) = points.min(axis=0), points.max(axis=0)
+    said = "names no coordinate system, so they are taken as" if features.assumed else "says"
+    raise InputError(
+        f"{features.path}: its coordinates (x {left:.10g} to {right:.10g}, y {low:.10g} to "
+        f"{high:.10g}) are no longitudes and latitudes, but it {said} longitude and latitude; "
+        "name the system they are in (in GeoJSON by a member crs)"
+    )
 
 
 def _to_pixels(geometry: Mapping[str, Any], inverse: Any) -> Mapping[str, Any]:
@@ -266,18 +237,6 @@ def _moved(coordinates: Any, inverse: Any) -> Any:
 
 
 def _box(geometry: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    if geometry["type"] == "GeometryCollection":
-        boxes = np.array([_box(part) for part in geometry["geometries"]])
-        low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    else:
-        points = np.array(list(_points(geometry["coordinates"])))
-        low, high = points.min(axis=0), points.max(axis=0)
+    points = np.array(list(points_of(geometry)))
+    low, high = points.min(axis=0), points.max(axis=0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _points(coordinates: Any) -> Any:
-    if isinstance(coordinates[0], int | float):
-        yield coordinates
-    else:
-        for part in coordinates:
-            yield from _points(part)

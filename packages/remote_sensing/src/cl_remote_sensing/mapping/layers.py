@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from cl_remote_sensing.mapping.blending import coverage
 from cl_remote_sensing.mapping.journal import Journal
 from cl_remote_sensing.mapping.panels import Panel, Tally
-from cl_remote_sensing.mapping.plan import Job, Probabilities
-from cl_remote_sensing.mapping.writer import BLOCK, Compression, create_geotiff, nodata_of
+from cl_remote_sensing.mapping.plan import Plan, Probabilities, id_type
+from cl_remote_sensing.mapping.values import MapValues
+from cl_remote_sensing.mapping.writer import BLOCK, Compression, create_geotiff
 from cl_remote_sensing.rasters.windows import starts
 
 __all__ = ["block_rows", "write_classes", "write_probabilities"]
@@ -26,18 +27,18 @@ SCALE = 1 / 250
 
 
 def block_rows(
-    finished: Iterator[tuple[int, Tensor, Tensor]], panel: Panel, job: Job, tally: Tally
+    finished: Iterator[tuple[int, Tensor, Tensor]], panel: Panel, plan: Plan, tally: Tally
 ) -> Iterator[tuple[int, list[NDArray[Any]]]]:
     """Gather finished rows to rows of blocks, as classes and probabilities."""
-    starting = starts(job.scene.height, panel.size, job.stride)
-    down = coverage(starting, panel.size, job.scene.height)
-    across = coverage(panel.col_starts, panel.size, job.scene.width + panel.size)
+    starting = starts(plan.scene.height, panel.size, plan.stride)
+    down = coverage(starting, panel.size, plan.scene.height)
+    across = coverage(panel.col_starts, panel.size, plan.scene.width + panel.size)
     across = across[panel.cols[0] : panel.cols[1]]
     first, filled = panel.rows[0], 0
     height = _to_block_end(first, panel.rows[1])
     cols = panel.cols[1] - panel.cols[0]
-    layers = [np.empty((height, cols), dtype) for dtype in job.dtypes]
-    nodata = nodata_of(len(job.classes))[1]
+    layers = [np.empty((height, cols), dtype) for dtype in plan.dtypes]
+    nodata = np.iinfo(id_type(plan.classes)).max
     for row, total, valid in finished:
         now = time.perf_counter()
         begin = 0
@@ -47,11 +48,11 @@ def block_rows(
             ids, best = _most_likely(part)
             seen = valid[begin:end].numpy()
             layers[0][into] = np.where(seen, ids.cpu().numpy(), nodata)
-            if job.layers:
+            if plan.layers:
                 weight = torch.outer(down[row + begin : row + end], across).to(part)
-                shown = best[None] if job.probabilities == "confidence" else part
+                shown = best[None] if plan.probabilities == "confidence" else part
                 for layer, sums in zip(layers[1:], shown, strict=True):
-                    layer[into] = _stored(sums / weight, seen, job.probabilities)
+                    layer[into] = _stored(sums / weight, seen, plan.probabilities)
             filled, begin = filled + end - begin, end
             if filled == height:
                 now = tally.since("blending", now)
@@ -86,57 +87,64 @@ def _stored(p: Tensor, seen: NDArray[np.bool_], kind: Probabilities) -> NDArray[
 def write_classes(
     path: Path,
     journal: Journal,
-    job: Job,
+    plan: Plan,
+    values: MapValues,
     *,
-    colors: Sequence[tuple[int, int, int]] | None,
     compress: Compression,
     tags: Mapping[str, str],
 ) -> None:
     """Write the class map."""
-    dtype, nodata = nodata_of(len(job.classes))
     with create_geotiff(
         path,
-        job.scene,
-        rows=job.rows,
-        dtype=dtype,
-        nodata=nodata,
-        colors=colors,
-        tags=tags,
+        plan.scene,
+        rows=plan.rows,
+        dtype=values.dtype,
+        nodata=values.nodata,
+        colormap=values.colormap,
+        tags={"classes": values.tag, **tags},
         compress=compress,
     ) as file:
-        _write_layer(file, 1, journal, job, 0)
+        for row, ids in _rows_of_blocks(journal, plan, 0):
+            file.write(values.encode(ids), 1, window=_place(row, ids, plan))
 
 
 def write_probabilities(
     path: Path,
     journal: Journal,
-    job: Job,
+    plan: Plan,
+    values: MapValues,
     *,
     compress: Compression,
     tags: Mapping[str, str],
 ) -> None:
     """Write the probabilities, a band a class or one of confidence."""
-    single = job.probabilities == "confidence"
-    names = ("confidence",) if single else tuple(f"probability of {name}" for name in job.classes)
-    whole = job.probabilities == "float32"
+    single = plan.probabilities == "confidence"
+    names = ("confidence",) if single else tuple(f"probability of {name}" for name in values.names)
+    whole = plan.probabilities == "float32"
     with create_geotiff(
         path,
-        job.scene,
-        rows=job.rows,
-        dtype=job.dtypes[1],
+        plan.scene,
+        rows=plan.rows,
+        dtype=plan.dtypes[1],
         nodata=float("nan") if whole else 255,
         names=names,
         scale=None if whole else SCALE,
-        tags=tags,
+        tags={"classes": values.tag, **tags},
         compress=compress,
     ) as file:
-        for layer in range(1, 1 + job.layers):
-            _write_layer(file, layer, journal, job, layer)
+        for layer in range(1, 1 + plan.layers):
+            for row, shares in _rows_of_blocks(journal, plan, layer):
+                file.write(shares, layer, window=_place(row, shares, plan))
 
 
-def _write_layer(file: Any, band: int, journal: Journal, job: Job, layer: int) -> None:
-    """Rows of blocks across all panels, from above to below."""
-    for row in range(job.rows[0], job.rows[1], BLOCK):
-        parts = [journal.read(number, row, layer) for number in range(len(job.panels))]
-        strip, top = np.hstack(parts), row - job.rows[0]
-        file.write(strip, band, window=((top, top + len(strip)), (0, job.scene.width)))
+def _rows_of_blocks(journal: Journal, plan: Plan, layer: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Rows of blocks across all panels, from above to below, and the first row of each."""
+    for row in range(plan.rows[0], plan.rows[1], BLOCK):
+        parts = [journal.read(number, row, layer) for number in range(len(plan.panels))]
+        yield row, np.hstack(parts)
+
+
+def _place(row: int, strip: NDArray[Any], plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The window of a strip in the file."""
+    top = row - plan.rows[0]
+    return (top, top + len(strip)), (0, plan.scene.width)

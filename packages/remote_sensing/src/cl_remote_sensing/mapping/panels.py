@@ -41,12 +41,16 @@ class Tally:
         windows: Windows the network saw.
         skipped: Windows without a valid pixel.
         damaged: Pixels that could not be read.
+        looked: Valid values that were looked at for the next, one of 64.
+        clipped: Those that lie outside the range of the scaling.
         seconds: ``reading`` is what the rest had to wait for, since a thread reads ahead.
     """
 
     windows: int = 0
     skipped: int = 0
     damaged: int = 0
+    looked: int = 0
+    clipped: int = 0
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("reading", "model", "blending", "writing"), 0.0)
     )
@@ -221,11 +225,20 @@ def _rows(
             rows = min(end, held_to, done + max(1, PIECE // (stop - first))) - done
             part = slice(done - held_from, done - held_from + rows)
             into = slice(done - begin, done - begin + rows)
-            image[:, into], valid[into] = normalization(
-                Pixels(held.values[:, part], held.valid[part])
-            )
+            pixels = Pixels(held.values[:, part], held.valid[part])
+            image[:, into], valid[into] = normalization(pixels)
+            _look(pixels, normalization, tally)
             done += rows
         yield image, valid
+
+
+def _look(pixels: Pixels, normalization: Normalization, tally: Tally) -> None:
+    """Count some of the values that lie outside what the scaling was made for."""
+    valid = pixels.valid[::8, ::8]
+    values = pixels.values[:, ::8, ::8][:, valid]
+    low, high = (np.asarray(ends)[:, None] for ends in (normalization.low, normalization.high))
+    tally.looked += values.size
+    tally.clipped += int(((values < low) | (values > high)).sum())
 
 
 def _read(scene: Scene, window: Window, skip_damaged: bool, tally: Tally) -> Pixels:

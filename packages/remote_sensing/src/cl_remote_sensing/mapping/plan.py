@@ -10,12 +10,22 @@ import numpy as np
 
 from cl_core import __version__
 from cl_remote_sensing.mapping.panels import Panel
-from cl_remote_sensing.mapping.writer import BLOCK, nodata_of
-from cl_remote_sensing.rasters.handles import handle
+from cl_remote_sensing.mapping.values import MapValues
+from cl_remote_sensing.mapping.writer import BLOCK
 from cl_remote_sensing.rasters.normalization import Normalization
+from cl_remote_sensing.rasters.places import stamp_of
 from cl_remote_sensing.rasters.raster import Scene
 
-__all__ = ["Job", "Probabilities", "fingerprint", "panel_width", "part_of", "share", "sharing"]
+__all__ = [
+    "Plan",
+    "Probabilities",
+    "fingerprint",
+    "id_type",
+    "panel_width",
+    "part_of",
+    "share",
+    "sharing",
+]
 
 Probabilities = Literal["none", "confidence", "uint8", "float32"]
 
@@ -24,11 +34,20 @@ MEMORY = 160 * 2**20
 
 
 @dataclass(frozen=True)
-class Job:
-    """The options of a mapping that its parts share."""
+class Plan:
+    """How one process maps its rows of a scene.
+
+    Attributes:
+        scene: The image.
+        classes: How many there are.
+        probabilities: What is written beside the classes.
+        panels: Ranges of columns that are finished one after the other.
+        rows: First and last-but-one row of this process.
+        stride: Pixels from one window to the next.
+    """
 
     scene: Scene
-    classes: tuple[str, ...]
+    classes: int
     probabilities: Probabilities
     panels: tuple[Panel, ...]
     rows: tuple[int, int]
@@ -36,12 +55,18 @@ class Job:
 
     @property
     def layers(self) -> int:
-        return {"none": 0, "confidence": 1}.get(self.probabilities, len(self.classes))
+        return {"none": 0, "confidence": 1}.get(self.probabilities, self.classes)
 
     @property
     def dtypes(self) -> tuple[str, ...]:
+        """Types of the rows that are kept until the map is written: train ids, probabilities."""
         kind = "float32" if self.probabilities == "float32" else "uint8"
-        return (nodata_of(len(self.classes))[0], *(kind,) * self.layers)
+        return (id_type(self.classes), *(kind,) * self.layers)
+
+
+def id_type(classes: int) -> str:
+    """Type of train ids; the largest number that it holds is no class."""
+    return "uint8" if classes <= 255 else "uint16"
 
 
 def sharing(scene: Scene, shard: tuple[int, int]) -> tuple[int, int]:
@@ -85,23 +110,19 @@ def panel_width(
 
 
 def fingerprint(
-    job: Job, normalization: Normalization, tile: int, tta: bool, model_hash: str
+    plan: Plan, normalization: Normalization, values: MapValues, tile: int, tta: bool, model: str
 ) -> dict[str, Any]:
     """All that the finished rows depend on, for a resumed run to agree with."""
-    scene = job.scene
-    files = [Path(name) for name in handle(scene.path).files]
+    scene = plan.scene
+    files = dict.fromkeys((scene.path, *scene.handle().files))
     return {
         "version": __version__,
         "scene": [scene.path, scene.height, scene.width, scene.bands, scene.transform],
-        "files": [
-            [str(file), file.stat().st_size, file.stat().st_mtime_ns]
-            for file in files
-            if file.exists()
-        ],
+        "files": [[name, *(stamp_of(name) or ())] for name in files],
         "normalization": normalization.to_dict(),
-        "classes": job.classes,
-        "grid": [tile, job.stride, job.rows, [panel.cols for panel in job.panels]],
-        "probabilities": job.probabilities,
+        "classes": [values.names, values.values],
+        "grid": [tile, plan.stride, plan.rows, [panel.cols for panel in plan.panels]],
+        "probabilities": plan.probabilities,
         "tta": tta,
-        "model": model_hash,
+        "model": model,
     }

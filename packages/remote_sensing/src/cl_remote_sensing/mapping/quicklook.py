@@ -12,6 +12,8 @@ from rasterio.enums import Resampling
 
 from cl_core.report.figures import new_figure
 from cl_core.runs import write_atomic
+from cl_remote_sensing.labels.legend import default_colors
+from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.mapping.writer import open_raster
 from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.rasters.windows import Window
@@ -41,14 +43,13 @@ def shrunk_image(scene: Scene, *, edge: int = 1024) -> NDArray[np.float32]:
     return picture
 
 
-def shrunk_map(
-    path: Path, colors: Sequence[tuple[int, int, int]], *, edge: int = 1024
-) -> NDArray[np.float32]:
+def shrunk_map(path: Path, values: MapValues, *, edge: int = 1024) -> NDArray[np.float32]:
     """A class map in its legend's colours, as :func:`shrunk_image`; nearest neighbour."""
+    colors = values.colors or default_colors(len(values))
     with open_raster(path) as file:
         shape = _fit(file.height, file.width, edge)
-        ids = file.read(1, out_shape=shape, resampling=Resampling.nearest)
-    table = np.full((int(max(ids.max(), len(colors))) + 1, 3), _GREY, np.float32)
+        ids = values.decode(file.read(1, out_shape=shape, resampling=Resampling.nearest))
+    table = np.full((len(colors) + 1, 3), _GREY, np.float32)
     table[: len(colors)] = np.asarray(colors, np.float32) / 255
     picture: NDArray[np.float32] = table[ids]
     return picture
@@ -59,8 +60,7 @@ def quicklook(
     out: Path,
     *,
     scene: Scene,
-    classes: Sequence[str],
-    colors: Sequence[tuple[int, int, int]],
+    values: MapValues,
     edge: int = 1024,
 ) -> None:
     """Draw the image, the map beside it and the legend, as a PNG.
@@ -69,17 +69,16 @@ def quicklook(
         path: The class map, a GeoTIFF or a virtual raster over several.
         out: The picture to appear.
         scene: The image.
-        classes: Names.
-        colors: Red, green and blue of each class, 0 to 255.
+        values: Its classes.
         edge: Most pixels a side that each panel is made of.
 
     Raises:
         InputError: If one of the rasters cannot be read, or the picture not be written.
     """
     figure = draw(
-        [("image", shrunk_image(scene, edge=edge)), ("map", shrunk_map(path, colors, edge=edge))],
-        classes,
-        colors,
+        [("image", shrunk_image(scene, edge=edge)), ("map", shrunk_map(path, values, edge=edge))],
+        values.names,
+        values.colors or default_colors(len(values)),
     )
     with write_atomic(out) as temporary:
         figure.savefig(temporary, dpi=150, format="png")

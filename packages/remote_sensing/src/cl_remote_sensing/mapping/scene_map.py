@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from cl_core import __version__
 from cl_core.errors import InputError
 from cl_remote_sensing.mapping.area import count_rows
+from cl_remote_sensing.mapping.job import MapJob
 from cl_remote_sensing.mapping.journal import Journal
 from cl_remote_sensing.mapping.layers import block_rows, write_classes, write_probabilities
 from cl_remote_sensing.mapping.panels import Panel, Tally, run_panel
 from cl_remote_sensing.mapping.plan import (
-    Job,
+    Plan,
     Probabilities,
     fingerprint,
     panel_width,
@@ -34,18 +35,22 @@ from cl_remote_sensing.mapping.plan import (
     share,
     sharing,
 )
-from cl_remote_sensing.mapping.prediction import Predict, symmetric
+from cl_remote_sensing.mapping.prediction import symmetric
+from cl_remote_sensing.mapping.values import MapValues, add_names, write_names
 from cl_remote_sensing.mapping.writer import (
-    Compression,
     open_raster,
     refuse_input,
     to_cog,
 )
 from cl_remote_sensing.rasters.mosaic import write_vrt
-from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.rasters.raster import Scene
 
-__all__ = ["MapResult", "Probabilities", "map_scene"]
+__all__ = ["MapJob", "MapResult", "Probabilities", "map_scene"]
+
+
+CLIPPED = 0.15
+"""Share of values outside the scaling's range above which that is told; 4 % lie there in training
+by quantiles."""
 
 
 @dataclass(frozen=True)
@@ -82,64 +87,31 @@ class MapResult:
 
 
 def map_scene(
-    predict: Predict,
+    job: MapJob,
     scene: Scene,
-    normalization: Normalization,
     out: Path,
     *,
-    classes: Sequence[str],
-    colors: Sequence[tuple[int, int, int]] | None = None,
-    tile: int = 256,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    block: int | None = None,
-    probabilities: Probabilities = "none",
-    cog: bool = False,
-    compress: Compression = "deflate",
-    resume: bool = True,
     shard: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] | None = None,
-    tta: bool = False,
-    device: torch.device | str = "cpu",
-    model_hash: str = "",
-    skip_damaged: bool = False,
 ) -> MapResult:
     """Write the class map of a scene, and if wanted its probabilities.
 
     Overlapping windows are predicted, weighted towards their centres, summed and divided by the
     summed weights; the most probable class counts, the lower one of equals. Pixels that are
     invalid in the image have no data in the map, and windows without a valid pixel are not run.
-    A raster smaller than a window is filled up with the bands' means.
+    A raster smaller than a window is filled up with the bands' means. Beside the map an
+    ``.aux.xml`` tells a GIS the classes.
 
     Killed, it leaves ``<out>.partial`` beside ``out``; the same call goes on from there. Files
     appear complete or not at all.
 
     Args:
-        predict: Windows ``(n, c, t, t)`` on ``device`` to probabilities ``(n, k, t, t)``; see
-            :func:`~cl_remote_sensing.mapping.prediction.predictor`.
+        job: How to map.
         scene: The image.
-        normalization: That of the training.
         out: The GeoTIFF to appear. Probabilities go to ``<stem>_probability<suffix>`` beside it.
-        classes: Name of each class.
-        colors: Of each class, for the colour table.
-        tile: Edge of a window in pixels, at least that of the training.
-        overlap: Share of a window that the next one covers again, in [0, 1).
-        batch_size: Windows predicted at once.
-        block: Width of a panel in pixels, rounded up to the file's blocks of 512; by default as
-            wide as about 160 MB of buffers allow. Windows at a border between panels are computed
-            for both.
-        probabilities: ``confidence`` writes that of the chosen class, ``uint8`` those of all
-            classes in steps of 1/250, ``float32`` those of all.
-        cog: Write cloud-optimised GeoTIFFs, with overviews.
-        compress: Of the blocks.
-        resume: Go on from ``<out>.partial``, if it is there and of the same call.
         shard: This process's number and how many share the scene. Each maps its rows to
             ``<stem>_<number>of<count><suffix>``, and ``<stem>.vrt`` shows them as one.
         progress: Told windows done and windows in all.
-        tta: Average over turns and flips of each window.
-        device: Where ``predict`` works.
-        model_hash: Tells the model apart from others; in the tags, and what is resumed must agree.
-        skip_damaged: Leave out blocks that cannot be read instead of giving up.
 
     Returns:
         Paths, counts, times.
@@ -147,77 +119,46 @@ def map_scene(
     Raises:
         InputError: If ``out`` is the image, the image has other bands than the training, a block
             is damaged, the disk is full, or another process writes this map.
-        ValueError: If an option is out of range.
+        ValueError: If ``shard`` is out of range.
     """
     begin = time.perf_counter()
-    _check_options(scene, normalization, classes, colors, tile, overlap, batch_size, shard)
+    _check(job, scene, shard)
     refuse_input(out, scene)
     rank, world = sharing(scene, shard)
     part = out if world == 1 else part_of(out, rank, world)
-    stride = max(1, tile - round(overlap * tile))
-    rows = share(scene.height, rank, world)
-    width = panel_width(scene, len(classes), tile, probabilities, block)
-    panels = tuple(
-        Panel.of(
-            scene,
-            rows=rows,
-            cols=(left, min(left + width, scene.width)),
-            size=tile,
-            stride=stride,
-        )
-        for left in range(0, scene.width, width)
-    )
-    job = Job(scene, tuple(classes), probabilities, panels, rows, stride)
-    key = fingerprint(job, normalization, tile, tta, model_hash)
+    plan = _planned(job, scene, share(scene.height, rank, world))
+    key = fingerprint(plan, job.normalization, job.values, job.tile, job.tta, job.model)
     tags = {
-        "classes": json.dumps(dict(enumerate(job.classes)), ensure_ascii=False),
-        "model": model_hash,
+        "model": job.model,
         "software": f"cl-remote-sensing {__version__}",
-        "job": hashlib.sha256(json.dumps([key, cog, compress]).encode()).hexdigest(),
+        "job": hashlib.sha256(json.dumps([key, job.cog, job.compress]).encode()).hexdigest(),
     }
-    beside = part.with_name(f"{part.stem}_probability{part.suffix}") if job.layers else None
+    beside = part.with_name(f"{part.stem}_probability{part.suffix}") if plan.layers else None
     tally = Tally()
-    resumed = resume and all(_is_of(path, tags["job"]) for path in (part, beside) if path)
+    resumed = job.resume and all(_is_of(path, tags["job"]) for path in (part, beside) if path)
     if rank < world and not resumed:
-        with Journal(_partial(part), key, job.dtypes, keep=resume) as journal:
+        with Journal(_partial(part), key, plan.dtypes, keep=job.resume) as journal:
             resumed = len(journal) > 0
-            _fill(
-                journal,
-                job,
-                symmetric(predict) if tta else predict,
-                normalization,
-                batch_size=batch_size,
-                device=torch.device(device),
-                skip_damaged=skip_damaged,
-                tally=tally,
-                progress=progress or (lambda done, total: None),
-            )
+            _fill(journal, plan, job, tally, progress or (lambda done, total: None))
             now = time.perf_counter()
-            if beside is not None:
-                write_probabilities(beside, journal, job, compress=compress, tags=tags)
-                if cog:
-                    to_cog(beside, beside, kind="probabilities")
-            write_classes(part, journal, job, colors=colors, compress=compress, tags=tags)
-            if cog:
-                to_cog(part, part, kind="classes")
-            journal.remove()
+            _write(part, beside, journal, plan, job, tags)
             tally.since("writing", now)
     now = time.perf_counter()
+    counts = np.zeros((0, len(job.values)), np.int64)
     if rank < world:
-        counts = count_rows(part, len(classes))
-    else:
-        counts = np.zeros((0, len(classes)), np.int64)
+        write_names(part, job.values)
+        counts = count_rows(part, job.values)
     tally.since("writing", now)
-    vrt = _join(out, "", world)
-    if job.layers:
-        _join(out, "_probability", world)
+    vrt = _join(out, "", world, job.values)
+    if plan.layers:
+        _join(out, "_probability", world, None)
     return MapResult(
         path=part,
         probabilities=beside,
         vrt=vrt,
         counts=tuple(int(count) for count in counts.sum(0)),
         row_counts=counts,
-        first_row=rows[0],
+        first_row=plan.rows[0],
         nodata=len(counts) * scene.width - int(counts.sum()),
         windows=tally.windows,
         skipped=tally.skipped,
@@ -227,31 +168,50 @@ def map_scene(
     )
 
 
-def _check_options(
-    scene: Scene,
-    normalization: Normalization,
-    classes: Sequence[str],
-    colors: Sequence[Any] | None,
-    tile: int,
-    overlap: float,
-    batch_size: int,
-    shard: tuple[int, int],
-) -> None:
-    if tile < 1 or batch_size < 1 or not 0 <= overlap < 1:
-        raise ValueError(
-            "tile and batch_size must be positive and overlap in [0, 1), got "
-            f"{tile}, {batch_size} and {overlap}"
-        )
-    if not classes or (colors is not None and len(colors) != len(classes)):
-        raise ValueError("a map needs at least one class, and a color for each or none")
+def _check(job: MapJob, scene: Scene, shard: tuple[int, int]) -> None:
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard is (number, count) with the number from 0, got {shard}")
-    if len(scene.bands) != len(normalization.mean):
+    if len(scene.bands) != len(job.normalization.mean):
         names = ", ".join(scene.names)
         raise InputError(
             f"{scene.path} has {len(scene.bands)} bands ({names}), the model was trained on "
-            f"{len(normalization.mean)}: choose them with --bands"
+            f"{len(job.normalization.mean)}: choose them with --bands"
         )
+
+
+def _planned(job: MapJob, scene: Scene, rows: tuple[int, int]) -> Plan:
+    classes = len(job.values)
+    width = panel_width(scene, classes, job.tile, job.probabilities, job.block)
+    panels = tuple(
+        Panel.of(
+            scene,
+            rows=rows,
+            cols=(left, min(left + width, scene.width)),
+            size=job.tile,
+            stride=job.stride,
+        )
+        for left in range(0, scene.width, width)
+    )
+    return Plan(scene, classes, job.probabilities, panels, rows, job.stride)
+
+
+def _write(
+    part: Path,
+    beside: Path | None,
+    journal: Journal,
+    plan: Plan,
+    job: MapJob,
+    tags: dict[str, str],
+) -> None:
+    """Make the files of what the journal holds, and drop it."""
+    if beside is not None:
+        write_probabilities(beside, journal, plan, job.values, compress=job.compress, tags=tags)
+        if job.cog:
+            to_cog(beside, beside, kind="probabilities")
+    write_classes(part, journal, plan, job.values, compress=job.compress, tags=tags)
+    if job.cog:
+        to_cog(part, part, kind="classes")
+    journal.remove()
 
 
 def _partial(part: Path) -> Path:
@@ -271,6 +231,12 @@ def _is_of(path: Path, job: str) -> bool:
 
 def _notes(scene: Scene, tally: Tally, counts: NDArray[np.int64]) -> tuple[str, ...]:
     notes = list(scene.notes)
+    share = tally.clipped / max(tally.looked, 1)
+    if share > CLIPPED:
+        notes.append(
+            f"{scene.path}: about {share:.0%} of its values lie outside the range that the model's "
+            "scaling was made for; check units and dates, for the map may mean nothing"
+        )
     if tally.damaged:
         notes.append(f"{scene.path}: {tally.damaged:,} pixels could not be read and have no class")
     if len(counts) and not counts.any():
@@ -280,30 +246,25 @@ def _notes(scene: Scene, tally: Tally, counts: NDArray[np.int64]) -> tuple[str, 
 
 def _fill(
     journal: Journal,
-    job: Job,
-    predict: Predict,
-    normalization: Normalization,
-    *,
-    batch_size: int,
-    device: torch.device,
-    skip_damaged: bool,
+    plan: Plan,
+    job: MapJob,
     tally: Tally,
     progress: Callable[[int, int], None],
 ) -> None:
     """Map what the journal lacks."""
     todo = []
-    for number, panel in enumerate(job.panels):
-        first = journal.next_row(number, job.rows[0])
-        if first < job.rows[1]:
+    for number, panel in enumerate(plan.panels):
+        first = journal.next_row(number, plan.rows[0])
+        if first < plan.rows[1]:
             rest = Panel.of(
-                job.scene,
-                rows=(first, job.rows[1]),
+                plan.scene,
+                rows=(first, plan.rows[1]),
                 cols=panel.cols,
                 size=panel.size,
-                stride=job.stride,
+                stride=plan.stride,
             )
             todo.append((number, rest))
-    total = sum(panel.windows for panel in job.panels)
+    total = sum(panel.windows for panel in plan.panels)
     done = total - sum(panel.windows for _, panel in todo)
 
     def step(windows: int) -> None:
@@ -314,28 +275,28 @@ def _fill(
     for number, panel in todo:
         finished = run_panel(
             panel,
-            predict,
-            job.scene,
-            normalization,
-            classes=len(job.classes),
-            batch_size=batch_size,
-            device=device,
-            skip_damaged=skip_damaged,
+            symmetric(job.predict) if job.tta else job.predict,
+            plan.scene,
+            job.normalization,
+            classes=plan.classes,
+            batch_size=job.batch_size,
+            device=torch.device(job.device),
+            skip_damaged=job.skip_damaged,
             tally=tally,
             step=step,
         )
-        for row, layers in block_rows(finished, panel, job, tally):
+        for row, layers in block_rows(finished, panel, plan, tally):
             now = time.perf_counter()
             journal.append(number, row, layers)
             tally.since("writing", now)
 
 
-def _join(out: Path, tail: str, world: int) -> Path | None:
+def _join(out: Path, tail: str, world: int, values: MapValues | None) -> Path | None:
     """One virtual raster over the parts of all processes, by the last one to finish."""
     parts = [part_of(out, rank, world) for rank in range(world)]
     parts = [part.with_name(f"{part.stem}{tail}{part.suffix}") for part in parts]
     if world == 1 or not all(part.exists() for part in parts):
         return None
     vrt = out.with_name(f"{out.stem}{tail}.vrt")
-    write_vrt(parts, vrt)
+    write_vrt(parts, vrt, names=None if values is None else partial(add_names, values=values))
     return vrt

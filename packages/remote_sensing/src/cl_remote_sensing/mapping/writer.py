@@ -24,14 +24,12 @@ from rasterio.transform import Affine
 
 from cl_core.errors import InputError
 from cl_core.runs import write_atomic
-from cl_remote_sensing.rasters.handles import handle
 from cl_remote_sensing.rasters.raster import Scene
 
 __all__ = [
     "BLOCK",
     "Compression",
     "create_geotiff",
-    "nodata_of",
     "open_raster",
     "refuse_input",
     "to_cog",
@@ -43,18 +41,13 @@ BLOCK = 512
 Compression = Literal["deflate", "zstd", "lzw"]
 
 
-def nodata_of(num_classes: int) -> tuple[str, int]:
-    """Type and nodata value of a map: uint8 and 255, or uint16 and 65,535 above 255 classes."""
-    return ("uint8", 255) if num_classes <= 255 else ("uint16", 65535)
-
-
 def refuse_input(out: Path, scene: Scene) -> None:
     """Refuse to write over the image, or over one of the files behind a virtual raster.
 
     Raises:
         InputError: If ``out`` is one of them.
     """
-    for name in (scene.path, *handle(scene.path).files):
+    for name in (scene.path, *scene.handle().files):
         source = Path(name)
         if out.resolve() == source.resolve() or (
             out.exists() and source.exists() and out.samefile(source)
@@ -71,7 +64,7 @@ def create_geotiff(
     dtype: str,
     nodata: float,
     names: Sequence[str] = ("class",),
-    colors: Sequence[tuple[int, int, int]] | None = None,
+    colormap: Mapping[int, tuple[int, int, int, int]] | None = None,
     scale: float | None = None,
     tags: Mapping[str, str] | None = None,
     compress: Compression = "deflate",
@@ -85,7 +78,7 @@ def create_geotiff(
         dtype: Numpy name of the values' type.
         nodata: Value of pixels without data.
         names: Description of each band.
-        colors: Colour of each value from 0 for a palette; nodata is transparent.
+        colormap: Palette: red, green, blue and alpha of values.
         scale: What a stored value is to be multiplied with.
         tags: Of the file.
         compress: Of the blocks.
@@ -120,9 +113,8 @@ def create_geotiff(
         with _open(temporary, "w", **profile) as file:
             for band, name in enumerate(names, start=1):
                 file.set_band_description(band, name)
-            if colors is not None:
-                table = {value: (*color, 255) for value, color in enumerate(colors)}
-                file.write_colormap(1, {**table, int(nodata): (0, 0, 0, 0)})
+            if colormap is not None:
+                file.write_colormap(1, dict(colormap))
                 file.colorinterp = [ColorInterp.palette]
             if scale is not None:
                 file.scales = (scale,) * len(names)

@@ -15,7 +15,8 @@ from cl_remote_sensing.networks.network import (
 )
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.rasters.raster import Scene
-from cl_remote_sensing.saved import SavedModel, check_bands
+from cl_remote_sensing.saved import SavedModel
+from cl_remote_sensing.suited import scaling_of
 
 __all__ = ["Start", "new_network", "start_finetuning"]
 
@@ -80,13 +81,13 @@ def start_finetuning(
             config.network, bands=len(scenes[0].bands), outputs=len(legend), fine_tuning=True
         )
         return Start(network, None, ())
-    check_bands(scenes, before, config.run)
+    normalization = scaling_of(scenes[0], before)
     network = build_network(
         **before.network.card | {"outputs": len(legend), "fine_tuning": True},
     )
     if config.init_from == "nothing":
-        return Start(network, before.normalization, ())
+        return Start(network, normalization, ())
     parts = load_parts(
         network, before.network.state_dict(), parts=config.init_from, source=config.run
     )
-    return Start(network, before.normalization, parts.loaded)
+    return Start(network, normalization, parts.loaded)

@@ -15,17 +15,22 @@ __all__ = ["band_color", "band_name", "select_bands"]
 _VAGUE = {ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette, ColorInterp.alpha}
 
 
+def _described(dataset: rasterio.DatasetReader, band: int) -> str:
+    """The description of a band (counted from 1), empty without one."""
+    return (dataset.descriptions[band - 1] or "").strip()
+
+
 def band_name(dataset: rasterio.DatasetReader, band: int) -> str:
     """The description of a band (counted from 1), or ``band 3``."""
-    return (dataset.descriptions[band - 1] or "").strip() or f"band {band}"
+    return _described(dataset, band) or f"band {band}"
 
 
 def band_color(dataset: rasterio.DatasetReader, band: int) -> str:
     """``red``, ``nir``, ``gray``, ``undefined``, ...: the file's tag, else its description."""
     tag = dataset.colorinterp[band - 1]
-    described = (dataset.descriptions[band - 1] or "").strip().lower()
-    if tag in _VAGUE and described in ColorInterp.__members__ and described != "alpha":
-        return described
+    said = _described(dataset, band).lower()
+    if tag in _VAGUE and said in ColorInterp.__members__ and said != "alpha":
+        return said
     return "undefined" if tag is ColorInterp.alpha else str(tag.name)
 
 
@@ -89,5 +94,4 @@ def _find(dataset: rasterio.DatasetReader, wanted: str) -> int:
 
 
 def _said(dataset: rasterio.DatasetReader, band: int) -> str:
-    described = (dataset.descriptions[band - 1] or "").strip()
-    return described or str(dataset.colorinterp[band - 1].name)
+    return _described(dataset, band) or str(dataset.colorinterp[band - 1].name)

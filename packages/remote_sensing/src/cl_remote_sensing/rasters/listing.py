@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cl_core.errors import InputError
+from cl_core.tables.documents import read_text
+from cl_remote_sensing.rasters.places import is_remote, is_virtual
 
 __all__ = ["RASTER_SUFFIXES", "list_rasters"]
 
@@ -16,10 +18,10 @@ RASTER_SUFFIXES = frozenset(
         *("png", "jpg", "jpeg", "webp", "bmp"),
     )
 )
-"""What is taken for a raster in a folder; a file that is named may be anything GDAL opens."""
+"""What is taken for a raster in a folder; a file that is named may have any ending."""
 
 
-def list_rasters(data: Sequence[str | Path]) -> list[str]:
+def list_rasters(data: Sequence[str | Path], *, network: bool = False) -> list[str]:
     """Paths of the rasters, each once, in the order given.
 
     - A **folder** is searched through its sub-folders, in code-point order of the paths. Hidden
@@ -27,23 +29,27 @@ def list_rasters(data: Sequence[str | Path]) -> list[str]:
     - A **.txt list** holds a path a line, relative to the list's folder; ``#`` begins a comment.
     - Anything else is handed on as it is: a file, a ``/vsi...`` path, a URL.
 
+    Args:
+        data: As above.
+        network: Whether a list may name places on the network.
+
     Raises:
-        InputError: If nothing is left, or a list cannot be read.
+        InputError: If nothing is left, or a list cannot be read or names a place on the network.
     """
     if not data:
         raise InputError("no raster is given; name a file, a folder or a .txt list")
-    found = [path for entry in data for path in _expand(entry)]
+    found = [path for entry in data for path in _expand(entry, network)]
     return list(dict.fromkeys(found))
 
 
-def _expand(entry: str | Path) -> Iterator[str]:
+def _expand(entry: str | Path, network: bool) -> Iterator[str]:
     text = str(entry)
-    if _is_remote(text):
+    if is_virtual(text):
         yield text
     elif Path(text).is_dir():
         yield from _folder(Path(text))
     elif text.lower().endswith(".txt"):
-        yield from _lines(Path(text))
+        yield from _lines(Path(text), network)
     else:
         yield text
 
@@ -65,19 +71,16 @@ def _folder(folder: Path) -> list[str]:
     return sorted(str(file) for file in plain or files)
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such list of rasters; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a list of paths in UTF-8 ({error})") from None
-    paths = [line.strip() for line in text.splitlines()]
+def _lines(file: Path, network: bool) -> list[str]:
+    if not file.exists():
+        raise InputError(f"{file}: no such list of rasters; check the path")
+    paths = [line.strip() for line in read_text(file).splitlines()]
     paths = [path for path in paths if path and not path.startswith("#")]
     if not paths:
         raise InputError(f"{file}: names no raster; write a path a line")
-    return [path if _is_remote(path) else str(file.parent / path) for path in paths]
-
-
-def _is_remote(path: str) -> bool:
-    return path.startswith("/vsi") or "://" in path
+    away = [path for path in paths if is_remote(path)]
+    if away and not network:
+        raise InputError(
+            f"{file}: names {away[0]!r} on the network, which is not read without --allow_network"
+        )
+    return [path if is_virtual(path) else str(file.parent / path) for path in paths]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -59,7 +59,13 @@ class _Tile:
     masked: bool
 
 
-def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
+def write_vrt(
+    paths: Sequence[str | Path],
+    out: Path,
+    *,
+    network: bool = False,
+    names: Callable[[ElementTree.Element], None] | None = None,
+) -> None:
     """Write a virtual raster over tiles, by their place on the ground.
 
     Where tiles overlap, a later one lies above an earlier one, except where it has no data. Ground
@@ -70,6 +76,8 @@ def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
         paths: Rasters with the same coordinate system, pixel size and orientation, bands, type
             and nodata value, at whole pixels from each other. They may be rotated together.
         out: The ``.vrt`` to write; appears complete or not at all.
+        network: Whether a tile that is a virtual raster may name sources on the network.
+        names: Adds to the first band what its values are called.
 
     Raises:
         InputError: If a tile cannot be read, has no georeference, or differs in one of these from
@@ -77,13 +85,13 @@ def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
     """
     if not paths:
         raise InputError("a mosaic needs at least one raster")
-    names = [str(path) for path in paths]
-    placeless = [name for name in names if handle(name).transform.is_identity]
+    files = [str(path) for path in paths]
+    placeless = [name for name in files if handle(name, network=network).transform.is_identity]
     if len(placeless) > 1:
         raise InputError(f"{placeless[1]}: no georeference, so it has no place in a mosaic")
-    tiles = [_place(name, names[0]) for name in names]
+    tiles = [_place(name, files[0], network) for name in files]
     top, left = min(tile.row for tile in tiles), min(tile.col for tile in tiles)
-    first = handle(names[0])
+    first = handle(files[0], network=network)
     root = ElementTree.Element(
         "VRTDataset",
         rasterXSize=str(max(tile.col + tile.width for tile in tiles) - left),
@@ -98,6 +106,8 @@ def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
     _add_tags(root, first.tags())
     for band in range(1, first.count + 1):
         element = _add_band(root, first, band)
+        if names is not None and band == 1:
+            names(element)
         for tile in tiles:
             hidden = {"UseMaskBand": "true"} if tile.masked else {}
             if MaskFlags.nodata in first.mask_flag_enums[band - 1]:
@@ -114,9 +124,9 @@ def write_vrt(paths: Sequence[str | Path], out: Path) -> None:
         ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
 
 
-def _place(name: str, first_name: str) -> _Tile:
+def _place(name: str, first_name: str, network: bool) -> _Tile:
     """Where a tile lies on the first one's grid, after everything else was found equal."""
-    tile, first = handle(name), handle(first_name)
+    tile, first = (handle(each, network=network) for each in (name, first_name))
     same = {
         "coordinate system": (tile.crs, first.crs),
         "number of bands": (tile.count, first.count),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -124,6 +124,26 @@ class Normalization:
         unit = (np.asarray(self.mean) - low) / span
         clipped: list[float] = (unit if self.mode == "zscore" else unit.clip(0, 1)).tolist()
         return tuple(clipped)
+
+    def in_units(self, factors: Sequence[float], shifts: Sequence[float]) -> Normalization:
+        """The same scaling of values that are stored otherwise: ``x = factor * stored + shift``.
+
+        Args:
+            factors: Of each band, positive.
+            shifts: Of each band, in the units of this scaling.
+        """
+
+        def stored(values: tuple[float, ...]) -> tuple[float, ...]:
+            triples = zip(values, factors, shifts, strict=True)
+            return tuple((x - shift) / factor for x, factor, shift in triples)
+
+        return replace(
+            self,
+            low=stored(self.low),
+            high=stored(self.high),
+            mean=stored(self.mean),
+            std=tuple(s / factor for s, factor in zip(self.std, factors, strict=True)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -1,173 +1,78 @@
-"""Scenes: what a raster's header says, and windowed reads of its pixels with their validity.
-
-A scene holds no open file: it can be pickled, sent to a loader's worker and stored. Pixels are
-read a window at a time; no raster is ever read whole.
-"""
+"""Opening rasters: one, or many that are to be used together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 
 from cl_core.errors import InputError
+from cl_core.tables.arrays import readable
 from cl_remote_sensing.rasters.bands import band_color, band_name, select_bands
 from cl_remote_sensing.rasters.handles import handle
 from cl_remote_sensing.rasters.listing import list_rasters
-from cl_remote_sensing.rasters.validity import MaskSources, mask_sources
-from cl_remote_sensing.rasters.windows import Window, blockwise
+from cl_remote_sensing.rasters.memory import InMemory, RasterLike, named
+from cl_remote_sensing.rasters.order import (
+    descriptions,
+    in_order,
+    require_alike,
+    require_one_scale,
+)
+from cl_remote_sensing.rasters.scene import Pixels, Scene, UnreadableWindowError
+from cl_remote_sensing.rasters.validity import mask_sources
 
 __all__ = ["Pixels", "Scene", "UnreadableWindowError", "handle", "open_scene", "open_scenes"]
 
-Corners = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
-
-
-class UnreadableWindowError(InputError):
-    """A window that the file cannot give, being truncated or damaged; others may be sound."""
-
-
-class Pixels(NamedTuple):
-    """A window's pixels and which of them are valid.
-
-    ``values`` is ``(c, h, w)`` in the raster's own type and units; ``valid`` is bool ``(h, w)``:
-    the file's mask (nodata, alpha or internal mask) says so, and all bands are finite.
-    """
-
-    values: NDArray[Any]
-    valid: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One raster: where its file is, its size, bands and place on the ground.
-
-    Attributes:
-        path: As GDAL is to open it.
-        height: Rows.
-        width: Columns.
-        bands: Numbers of the selected bands, from 1, in output order; alpha is never among them.
-        names: Of each selected band its description, or ``band 3``.
-        colors: Of each selected band ``red``, ``green``, ``blue``, ``nir``, ``gray``,
-            ``undefined``, ...
-        dtype: Numpy name of the selected bands' type.
-        nodata: Value that marks missing pixels, if the bands share one that their type can hold.
-            NaN is left out: pixels that are not finite are invalid anyway.
-        crs: Coordinate system as WKT.
-        transform: Affine ``(a, b, c, d, e, f)``: x = a col + b row + c, y = d col + e row + f, at
-            pixel corners. Terms of rotation may differ from zero.
-        georeferenced: Whether the file has an affine transform. It may have one without a CRS.
-        block: Rows and columns that the file stores together.
-        notes: What the user should be told, each a sentence that names the file.
-        masks: What else in the file says which pixels are valid.
-    """
-
-    path: str
-    height: int
-    width: int
-    bands: tuple[int, ...]
-    names: tuple[str, ...]
-    colors: tuple[str, ...]
-    dtype: str
-    nodata: float | None
-    crs: str | None
-    transform: tuple[float, float, float, float, float, float]
-    georeferenced: bool
-    block: tuple[int, int]
-    notes: tuple[str, ...] = ()
-    masks: MaskSources = field(default_factory=MaskSources)
-
-    def read(self, window: Window, *, shape: tuple[int, int] | None = None) -> Pixels:
-        """Read the selected bands of a window, and which pixels are valid, in one pass.
-
-        Args:
-            window: Must lie inside the raster.
-            shape: Rows and columns to shrink the window to, by nearest neighbour from an overview
-                where the file has one; by default full resolution.
-
-        Raises:
-            ValueError: If the window leaves the raster or is empty.
-            UnreadableWindowError: If the file is truncated or damaged there.
-            InputError: If the file is gone.
-        """
-        row, col, height, width = window
-        if row < 0 or col < 0 or height < 1 or width < 1:
-            raise ValueError(f"expected a window inside the raster, got {window}")
-        if row + height > self.height or col + width > self.width:
-            raise ValueError(
-                f"{window} leaves the raster of {self.height} x {self.width} pixels; move it inside"
-            )
-        file = handle(self.path)
-        alpha, masked = self.masks
-        where = rasterio.windows.Window(col, row, width, height)
-        try:
-            if alpha is None:
-                values = file.read(self.bands, window=where, out_shape=shape)
-                valid = None
-            else:
-                both = file.read((*self.bands, alpha), window=where, out_shape=shape)
-                values, valid = both[:-1], both[-1] != 0
-            if masked:
-                said = file.read_masks(masked, window=where, out_shape=shape).all(axis=0)
-                valid = said if valid is None else valid & said
-        except RasterioError as error:
-            cause = " ".join(str(error.__cause__ or error).split())
-            raise UnreadableWindowError(
-                f"{self.path}: cannot read rows {row} to {row + height - 1}, columns {col} to "
-                f"{col + width - 1}; the file is truncated or damaged there, so fetch it again "
-                f"({cause})"
-            ) from None
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values).all(axis=0)
-            valid = finite if valid is None else valid & finite
-        if self.nodata is not None:
-            present = (values != values.dtype.type(self.nodata)).all(axis=0)
-            valid = present if valid is None else valid & present
-        return Pixels(values, np.ones(values.shape[1:], bool) if valid is None else valid)
-
-    def blocks(self, pixels: int = 2**20) -> Iterator[Window]:
-        """Windows of about ``pixels`` pixels that tile the raster along its blocks, row-major."""
-        return blockwise(self.height, self.width, block=self.block, pixels=pixels)
-
-    def footprint(self, window: Window | None = None) -> Corners:
-        """Outer corners ``(x, y)`` of a window or of the scene, in the units of the CRS.
-
-        In the order upper left, upper right, lower right, lower left of the pixel grid; right for
-        rotated rasters also, for which a bounding box is not. Without georeference: pixels.
-        """
-        row, col, height, width = window or Window(0, 0, self.height, self.width)
-        a, b, c, d, e, f = self.transform
-
-        def place(x: int, y: int) -> tuple[float, float]:
-            return a * x + b * y + c, d * x + e * y + f
-
-        right, lower = col + width, row + height
-        return place(col, row), place(right, row), place(right, lower), place(col, lower)
-
 
 def open_scene(
-    path: str | Path, *, bands: Sequence[str] | None = None, ignore_alpha_tag: bool = False
+    data: RasterLike | InMemory,
+    *,
+    bands: Sequence[str] | None = None,
+    ignore_alpha_tag: bool = False,
+    network: bool = False,
 ) -> Scene:
     """Read the header of a raster.
 
     Args:
-        path: Anything GDAL opens; a string is handed on as it is (``/vsi...``, URLs).
+        data: A raster in one of :data:`~cl_remote_sensing.rasters.formats.FORMATS`, by its path, a
+            ``/vsi...`` name or a URL; or one in memory: an array ``(c, h, w)``, a
+            :class:`~cl_remote_sensing.rasters.memory.Raster` (an array with its place), an open
+            data set of rasterio's.
         bands: Bands by number from 1, by description or by colour, in output order; by default
             all but alpha.
         ignore_alpha_tag: Take a band that is tagged as alpha for a band of the image.
+        network: Whether a virtual raster may name sources on the network.
 
     Raises:
         InputError: If the file is missing, no raster, a palette image, complex, or has not the
             bands.
+        ValueError: If an array is no raster.
     """
-    path = str(path)
-    file = handle(path)
+    path, memory = named(data)
+    file = handle(path, network=network, fresh=True)
+    with readable(Path(path), "a raster"):
+        scene = _scene(path, file, bands, ignore_alpha_tag)
+    return replace(scene, network=network, memory=memory)
+
+
+def _once(found: Sequence[RasterLike | InMemory]) -> list[RasterLike | InMemory]:
+    """Each path once; what is in memory as it is."""
+    seen: set[str] = set()
+    kept: list[RasterLike | InMemory] = []
+    for one in found:
+        if not isinstance(one, str) or one not in seen:
+            kept.append(one)
+        if isinstance(one, str):
+            seen.add(one)
+    return kept
+
+
+def _scene(
+    path: str, file: rasterio.DatasetReader, bands: Sequence[str] | None, ignore_alpha_tag: bool
+) -> Scene:
     if file.count == 0:
         inner = f"; give one of {', '.join(file.subdatasets[:3])}" if file.subdatasets else ""
         raise InputError(f"{path}: holds no band{inner}")
@@ -192,55 +97,54 @@ def open_scene(
         transform=tuple(file.transform)[:6],
         georeferenced=not file.transform.is_identity,
         block=tuple(file.block_shapes[chosen[0] - 1]),
-        notes=tuple(f"{path}: {note}" for note in _notes(file)),
+        notes=tuple(f"{path}: {note}" for note in _notes(file, chosen)),
         masks=masks,
+        scales=tuple(float(file.scales[band - 1]) for band in chosen),
+        offsets=tuple(float(file.offsets[band - 1]) for band in chosen),
     )
 
 
 def open_scenes(
-    data: Sequence[str | Path],
+    data: Sequence[RasterLike | InMemory],
     *,
     bands: Sequence[str] | None = None,
     ignore_alpha_tag: bool = False,
+    network: bool = False,
 ) -> list[Scene]:
     """Read the headers of many rasters, which must have the same bands and type.
 
+    Bands that are described are brought into the order of the first raster's.
+
     Args:
-        data: Rasters, folders and ``.txt`` lists of rasters; see
+        data: Rasters as for :func:`open_scene`, folders and ``.txt`` lists of rasters; see
             :func:`cl_remote_sensing.rasters.listing.list_rasters`.
-        bands: As for :func:`open_scene`, of every raster.
+        bands: As for :func:`open_scene`, of every raster; then their order stays.
         ignore_alpha_tag: As for :func:`open_scene`.
+        network: Whether lists and virtual rasters may name places on the network.
 
     Raises:
-        InputError: If there is no raster, or two differ in their bands or their type.
+        InputError: If there is no raster, or two differ in their bands, type or scale.
     """
+    found: list[RasterLike | InMemory] = []
+    for entry in data:
+        if isinstance(entry, str | Path):
+            found += list_rasters([entry], network=network)
+        else:
+            found.append(entry)
+    if not found:
+        raise InputError("no raster is given; name a file, a folder or a .txt list")
     scenes = [
-        open_scene(path, bands=bands, ignore_alpha_tag=ignore_alpha_tag)
-        for path in list_rasters(data)
+        open_scene(one, bands=bands, ignore_alpha_tag=ignore_alpha_tag, network=network)
+        for one in _once(found)
     ]
     first = scenes[0]
-    for scene in scenes[1:]:
-        if len(scene.bands) != len(first.bands):
-            raise InputError(
-                f"{scene.path} has {len(scene.bands)} bands but {first.path} has "
-                f"{len(first.bands)}; choose the same with --bands, or leave one out"
-            )
-        if scene.dtype != first.dtype:
-            raise InputError(
-                f"{scene.path} is {scene.dtype} but {first.path} is {first.dtype}; convert one, or "
-                "leave it out"
-            )
-        if _order(scene) and _order(first) and _order(scene) != _order(first):
-            raise InputError(
-                f"{scene.path} has the bands {', '.join(scene.colors)} but {first.path} "
-                f"{', '.join(first.colors)}; choose by colour, as --bands red,green,blue"
-            )
+    wanted = descriptions(first.names)
+    for place, scene in enumerate(scenes[1:], start=1):
+        if len(scene.bands) == len(first.bands):
+            scenes[place] = in_order(scene, wanted, first.path, trusted=bands is not None)
+        require_alike(scenes[place], first)
+        require_one_scale(scenes[place], first)
     return scenes
-
-
-def _order(scene: Scene) -> list[str]:
-    """Where red, green and blue are, if the file tells."""
-    return [color for color in scene.colors if color in ("red", "green", "blue")]
 
 
 def _common_type(file: rasterio.DatasetReader, bands: tuple[int, ...]) -> str:
@@ -259,8 +163,13 @@ def _common_type(file: rasterio.DatasetReader, bands: tuple[int, ...]) -> str:
     return dtype
 
 
-def _notes(file: rasterio.DatasetReader) -> Iterator[str]:
+def _notes(file: rasterio.DatasetReader, bands: Sequence[int]) -> Iterator[str]:
     """What a user should know before the pixels are used."""
+    units = {(file.scales[band - 1], file.offsets[band - 1]) for band in bands} - {(1, 0)}
+    for scale, offset in sorted(units)[:1]:
+        yield (
+            f"tagged with scale {scale:g} and offset {offset:g}; values are used as they are stored"
+        )
     points, _ = file.gcps
     if file.transform.is_identity:
         if points or file.rpcs:

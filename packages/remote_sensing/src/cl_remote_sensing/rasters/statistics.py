@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
-from cl_remote_sensing.rasters.handles import handle
 from cl_remote_sensing.rasters.raster import Pixels, Scene
 from cl_remote_sensing.rasters.windows import Window
 
@@ -132,7 +131,7 @@ def _thin(
         of_scene[place].append(window)
     for place, (scene, own) in enumerate(zip(scenes, of_scene, strict=True)):
         excess = sum(window.height * window.width for window in own) / APPROXIMATE_PIXELS
-        overviews = handle(scene.path).overviews(scene.bands[0])
+        overviews = scene.handle().overviews(scene.bands[0])
         fitting = [factor for factor in overviews if factor * factor <= excess]
         step = 1 if fitting else max(int(excess), 1)
         factors.append(max(fitting, default=1))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cl_core.errors import InputError
 from cl_core.runs import write_atomic
+from cl_remote_sensing.rasters.places import is_remote, is_virtual
 from cl_remote_sensing.rasters.raster import Scene, open_scenes
 from cl_remote_sensing.rasters.windows import Window
 from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
@@ -144,6 +145,7 @@ class TileIndex:
         *,
         bands: Sequence[str] | None = None,
         ignore_alpha_tag: bool = False,
+        network: bool = False,
     ) -> TileIndex:
         """Read an index that :meth:`save` wrote, or any list of windows.
 
@@ -152,16 +154,31 @@ class TileIndex:
             scenes: The scenes it was made of; by default the files it names are opened.
             bands: As for :func:`cl_remote_sensing.rasters.raster.open_scene`, when they are opened.
             ignore_alpha_tag: Likewise.
+            network: Likewise; also whether the list may name places on the network.
 
         Raises:
             InputError: As :func:`read_windows`.
         """
         if scenes is None:
             images = dict.fromkeys(row["image"] for row in read_manifest(path, ["image"]))
+            held = [image for image in images if image.startswith("/vsimem/")]
+            if held:
+                raise InputError(
+                    f"{path}: the rasters of this run were given in memory and cannot be read "
+                    "again; give --data and --labels"
+                )
+            away = [image for image in images if is_remote(image)]
+            if away and not network:
+                raise InputError(
+                    f"{path}: names {away[0]!r} on the network, which is not read without "
+                    "--allow_network"
+                )
             files = [
-                image if _is_remote(image) else str(find_listed(image, path)) for image in images
+                image if is_virtual(image) else str(find_listed(image, path)) for image in images
             ]
-            scenes = open_scenes(files, bands=bands, ignore_alpha_tag=ignore_alpha_tag)
+            scenes = open_scenes(
+                files, bands=bands, ignore_alpha_tag=ignore_alpha_tag, network=network
+            )
         return read_windows(path, scenes)
 
 
@@ -203,7 +220,7 @@ def read_windows(path: Path | str, scenes: Sequence[Scene]) -> TileIndex:
     place = {_whereabouts(scene.path): number for number, scene in enumerate(scenes)}
     found: dict[str, int] = {}
     for image in dict.fromkeys(row["image"] for row in rows):
-        file = image if _is_remote(image) else str(find_listed(image, path))
+        file = image if is_virtual(image) else str(find_listed(image, path))
         number = place.get(_whereabouts(file))
         if number is None:
             raise InputError(
@@ -246,16 +263,12 @@ def read_windows(path: Path | str, scenes: Sequence[Scene]) -> TileIndex:
     return replace(index, split=np.array([row.get("split", "") for row in rows]))
 
 
-def _is_remote(path: str) -> bool:
-    return path.startswith("/vsi") or "://" in path
-
-
 def _whereabouts(path: str) -> str:
-    return path if _is_remote(path) else str(Path(path).resolve())
+    return path if is_virtual(path) else str(Path(path).resolve())
 
 
 def _relative(file: Path | str, listing: Path) -> str:
-    if _is_remote(str(file)):
+    if is_virtual(str(file)):
         return str(file)
     try:
         return os.path.relpath(file, listing.parent).replace(os.sep, "/")

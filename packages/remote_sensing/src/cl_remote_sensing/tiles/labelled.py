@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from cl_remote_sensing.config import FinetuneConfig
 from cl_remote_sensing.labels.legend import Legend
 from cl_remote_sensing.labels.scene_labels import Labels, open_labels, pair_labels
 from cl_remote_sensing.rasters.listing import list_rasters
+from cl_remote_sensing.rasters.memory import InMemory, named
 from cl_remote_sensing.rasters.mosaic import write_vrt
 from cl_remote_sensing.rasters.raster import Scene
+from cl_remote_sensing.saved import SavedModel
+from cl_remote_sensing.suited import suit
 from cl_remote_sensing.tiles.build import TileIndex, build_index, merge, read_windows
 from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
 from cl_remote_sensing.tiles.scenes import open_data, split_bands
@@ -31,16 +35,18 @@ class LabelledScenes:
     Attributes:
         scenes: The rasters.
         labels: Of each, on its grid.
+        told: What was decided of all.
     """
 
     scenes: tuple[Scene, ...]
     labels: tuple[Labels, ...]
+    told: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What the user should know of the files."""
         owners: Sequence[Scene | Labels] = (*self.scenes, *self.labels)
-        return [note for owner in owners for note in owner.notes]
+        return [*(note for owner in owners for note in owner.notes), *self.told]
 
 
 @dataclass(frozen=True)
@@ -65,32 +71,37 @@ class LabelledTileSets:
 
 
 def open_labelled(
-    data: str,
-    labels: str | None,
+    data: Any,
+    labels: Any,
     legend: Legend | str | None,
     *,
     bands: Sequence[str] | str | None = None,
     ignore_alpha_tag: bool = False,
     mosaic: Path | None = None,
     class_field: str | None = None,
+    network: bool = False,
 ) -> LabelledScenes:
     """Open rasters with their labels.
 
     Args:
         data: Rasters as for :func:`cl_remote_sensing.tiles.scenes.open_data`; or a list of pairs,
             a .csv with the columns ``image`` and ``label`` or a .txt with both on each line.
-        labels: As for :func:`cl_remote_sensing.labels.pairs.pair_labels`; not for a list of pairs.
+        labels: As for :func:`cl_remote_sensing.labels.pairs.pair_labels`, or in memory, one or a
+            list with one for each raster; not for a list of pairs.
         legend: The classes, or the file that tells them; by default the codes that occur.
         bands: As for :func:`cl_remote_sensing.tiles.scenes.open_data`.
         ignore_alpha_tag: Likewise.
         mosaic: Where to write a virtual raster of all images; one of the labels is put beside it.
         class_field: Attribute of a vector file that holds the class.
+        network: Whether lists and virtual rasters may name places on the network.
 
     Raises:
         InputError: If a file cannot be used, or images and labels do not go together.
     """
-    images: str | list[Path] = data
+    images = data
     if labels is None:
+        if not isinstance(data, str):
+            raise InputError("labels are missing: give them with data in memory")
         if Path(data).suffix.lower() not in (".csv", ".txt"):
             raise InputError(
                 f"--data {data}: labels are missing; give --labels, or as --data a .csv with the "
@@ -98,24 +109,53 @@ def open_labelled(
             )
         rows = read_manifest(data, ["image", "label"])
         images, labels = [find_listed(row["image"], data) for row in rows], data
-    scenes = open_data(images, bands=bands, ignore_alpha_tag=ignore_alpha_tag, mosaic=mosaic)
-    files = pair_labels(scenes, labels) if mosaic is None else _one_file(labels, mosaic)
+    scenes = open_data(
+        images, bands=bands, ignore_alpha_tag=ignore_alpha_tag, mosaic=mosaic, network=network
+    )
+    files = _paired(scenes, labels, mosaic)
+    told: tuple[str, ...] = ()
     if not isinstance(legend, Legend):
-        unique = list(dict.fromkeys(files))
-        legend = Legend.load(legend) if legend else Legend.discover(unique, field=class_field)
+        unique = list(dict.fromkeys(path for path, _ in files))
+        if legend:
+            legend = Legend.load(legend)
+        else:
+            legend = Legend.discover(unique, field=class_field, network=network)
+            if legend.ignored:
+                told = ("255 is taken for no label; if it is a class, give a legend",)
     opened = [
-        open_labels(scene, file, legend, field=class_field)
-        for scene, file in zip(scenes, files, strict=True)
+        open_labels(scene, path if memory is None else memory, legend, field=class_field)
+        for scene, (path, memory) in zip(scenes, files, strict=True)
     ]
-    return LabelledScenes(tuple(scenes), tuple(opened))
+    return LabelledScenes(tuple(scenes), tuple(opened), told)
 
 
-def open_tile_sets(config: FinetuneConfig, run: Run) -> LabelledTileSets:
+def _paired(
+    scenes: Sequence[Scene], labels: Any, mosaic: Path | None
+) -> list[tuple[str, InMemory | None]]:
+    """The labels of each scene, and what keeps them if they are no file."""
+    if isinstance(labels, str):
+        files = pair_labels(scenes, labels) if mosaic is None else _one_file(labels, mosaic)
+        return [(str(file), None) for file in files]
+    entries = list(labels) if isinstance(labels, list | tuple) else [labels]
+    if len(entries) != len(scenes):
+        raise InputError(
+            f"{len(entries)} labels are given for {len(scenes)} rasters; give one each"
+        )
+    try:
+        return [named(entry) for entry in entries]
+    except ValueError as error:
+        raise InputError(f"--labels: {error}") from error
+
+
+def open_tile_sets(
+    config: FinetuneConfig, run: Run, before: SavedModel | None = None
+) -> LabelledTileSets:
     """Open what a fine-tuning names, and divide it.
 
     Args:
         config: Its options.
         run: Where virtual mosaics are written.
+        before: The pretraining it starts from, whose bands and type count.
 
     Raises:
         InputError: If files do not fit, a part is left without tiles, or parts share ground.
@@ -128,7 +168,9 @@ def open_tile_sets(config: FinetuneConfig, run: Run) -> LabelledTileSets:
         ignore_alpha_tag=config.ignore_alpha_tag,
         mosaic=run.output("mosaic.vrt") if config.mosaic else None,
         class_field=config.class_field,
+        network=config.allow_network,
     )
+    first = _suited(first, config, before)
     legend = first.labels[0].legend
     if config.windows is None:
         index = _cut(first, config)
@@ -143,7 +185,9 @@ def open_tile_sets(config: FinetuneConfig, run: Run) -> LabelledTileSets:
             bands=config.bands,
             ignore_alpha_tag=config.ignore_alpha_tag,
             class_field=config.class_field,
+            network=config.allow_network,
         )
+        other = _suited(other, config, before)
         index = merge({"train": index, "val": _cut(other, config)})
         refuse_overlap(index)
         scenes = _together(first, other)
@@ -167,6 +211,22 @@ def open_tile_sets(config: FinetuneConfig, run: Run) -> LabelledTileSets:
     return LabelledTileSets(legend, scenes, index, tuple(index.notes))
 
 
+def _suited(
+    labelled: LabelledScenes, config: FinetuneConfig, before: SavedModel | None
+) -> LabelledScenes:
+    """The scenes as the pretraining's model takes them; labels keep to the grid alone."""
+    if before is None or config.run is None:
+        return labelled
+    scenes = suit(
+        labelled.scenes,
+        before,
+        config.run,
+        trusted=config.bands is not None,
+        any_dtype=config.any_dtype,
+    )
+    return replace(labelled, scenes=tuple(scenes))
+
+
 def open_kept(
     path: Path,
     split: str,
@@ -175,6 +235,7 @@ def open_kept(
     bands: str | None,
     ignore_alpha_tag: bool,
     class_field: str | None,
+    network: bool = False,
 ) -> tuple[TileIndex, tuple[Labels, ...]]:
     """Open the tiles of a split of an earlier fine-tuning, and the labels of its scenes.
 
@@ -185,12 +246,16 @@ def open_kept(
         bands: As for :func:`cl_remote_sensing.tiles.scenes.open_data`.
         ignore_alpha_tag: Likewise.
         class_field: As for :func:`open_labelled`.
+        network: Likewise.
 
     Raises:
         InputError: If the file or what it lists is gone, or the split has no tile.
     """
     index = TileIndex.load(
-        path, bands=split_bands(bands) if bands else None, ignore_alpha_tag=ignore_alpha_tag
+        path,
+        bands=split_bands(bands) if bands else None,
+        ignore_alpha_tag=ignore_alpha_tag,
+        network=network,
     ).select(split)
     files = pair_labels(index.scenes, path)
     labels = (
@@ -215,7 +280,8 @@ def _together(first: LabelledScenes, other: LabelledScenes) -> LabelledScenes:
     labels = dict(zip(other.scenes, other.labels, strict=True))
     labels |= dict(zip(first.scenes, first.labels, strict=True))
     scenes = tuple(dict.fromkeys((*first.scenes, *other.scenes)))
-    return LabelledScenes(scenes, tuple(labels[scene] for scene in scenes))
+    told = tuple(dict.fromkeys((*first.told, *other.told)))
+    return LabelledScenes(scenes, tuple(labels[scene] for scene in scenes), told)
 
 
 def _one_file(labels: str, mosaic: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cl_core.errors import InputError
+from cl_core.tables.documents import read_text
 
 __all__ = ["find_listed", "read_manifest"]
 
@@ -29,23 +30,22 @@ def read_manifest(path: Path | str, columns: Sequence[str]) -> list[dict[str, st
         InputError: If the file cannot be read, lacks a column or a value, or has no row.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise InputError(f"{path}: cannot be read ({reason}); give a CSV file") from error
-    lines = text.splitlines()
+    lines = read_text(path).splitlines()
     if path.suffix.lower() == ".txt":
         words = [line.split() for line in lines if line.strip() and not line.startswith("#")]
         rows = [dict(zip(columns, values, strict=False)) for values in words]
     else:
-        reader = csv.DictReader(lines)
-        lost = [name for name in columns if name not in (reader.fieldnames or ())]
+        try:
+            reader = csv.DictReader(lines)
+            header, listed = reader.fieldnames or (), list(reader)
+        except csv.Error as error:
+            raise InputError(f"{path}: is no CSV ({error}); correct it") from error
+        lost = [name for name in columns if name not in header]
         if lost:
             raise InputError(
                 f"{path}: has no column '{lost[0]}'; expected a header with {','.join(columns)}"
             )
-        rows = [{k: v for k, v in row.items() if k and isinstance(v, str)} for row in reader]
+        rows = [{k: v for k, v in row.items() if k and isinstance(v, str)} for row in listed]
     for number, row in enumerate(rows):
         empty = [name for name in columns if not row.get(name, "").strip()]
         if empty:
@@ -66,6 +66,9 @@ def find_listed(text: str, manifest: Path | str) -> Path:
     manifest = Path(manifest)
     folder = manifest.absolute().parent
     for place in (folder, folder.parent):
-        if (place / text).exists():
-            return place / text
+        try:
+            if (place / text).exists():
+                return place / text
+        except (OSError, ValueError):  # no name of a file
+            continue
     raise InputError(f"{manifest}: '{text}' is neither in {folder} nor in the folder above")

@@ -20,6 +20,7 @@ __all__ = [
     "read_windows",
     "refuse_overlap",
     "spatial_split",
+    "unseen_classes",
 ]
 
 
@@ -207,6 +208,14 @@ def class_counts(index: TileIndex, labels: Sequence[Labels]) -> NDArray[np.int64
     for row, (scene, window) in enumerate(index.windows()):
         counts[row] = np.bincount(labels[scene].read(window).ravel(), minlength=IGNORE + 1)
     return counts[:, : len(labels[0].legend)]
+
+
+def unseen_classes(index: TileIndex, labels: Sequence[Labels]) -> tuple[str, ...]:
+    """Names of the classes that no pixel of the tiles has."""
+    counts = class_counts(index, labels).sum(axis=0)
+    return tuple(
+        name for name, count in zip(labels[0].legend.names, counts, strict=True) if not count
+    )
 
 
 def _blocks(index: TileIndex, block: int, gap: int) -> NDArray[np.int64]:

@@ -45,22 +45,14 @@ def shift_hsv(
         hue: In OpenCV's units of two degrees.
         saturation: In 1/255, cut to [0, 1].
         value: In 1/255, cut to [0, 1].
-        eight_bit: Keep hue, saturation and value in whole units, as OpenCV does for 8-bit images;
-            a hue off by half a unit moves a colour by up to 4/255.
+        eight_bit: Keep hue, saturation and value in whole units and round them as OpenCV does for
+            8-bit images, by tables of reciprocals; a hue off by one moves a colour by up to
+            8.5/255.
     """
-    red, green, blue = rgb
-    high, low = rgb.amax(0), rgb.amin(0)
-    span = high - low
-    scale = 1 / span.clamp(min=1e-12)  # of grey any hue will do: its span is 0
-    sextant = torch.where(
-        high == red,
-        (green - blue) * scale,
-        torch.where(high == green, (blue - red) * scale + 2, (red - green) * scale + 4),
-    )
-    chroma = span / high.clamp(min=1e-12)
     if eight_bit:
-        sextant = (sextant * 30).round() / 30
-        chroma, high = (chroma * 255).round() / 255, (high * 255).round() / 255
+        sextant, chroma, high = _eight_bit_hsv(rgb)
+    else:
+        sextant, chroma, high = _hsv(rgb)
     sextant = sextant + hue / 30
     chroma = (chroma + saturation / 255).clamp(0, 1)
     high = (high + value / 255).clamp(0, 1)
@@ -71,6 +63,43 @@ def shift_hsv(
     k = sextant + o
     k = (k - 6 * torch.floor(k / 6)).sub_(3).abs_().sub_(1).clamp_(0, 1)
     return k.sub_(1).mul_(chroma).add_(1).mul_(high)
+
+
+def _hsv(rgb: Float[Tensor, "3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Hue in sixths of a turn, saturation and value, each ``(h, w)``."""
+    red, green, blue = rgb
+    high, low = rgb.amax(0), rgb.amin(0)
+    span = high - low
+    scale = 1 / span.clamp(min=1e-12)  # of grey any hue will do: its span is 0
+    sextant = torch.where(
+        high == red,
+        (green - blue) * scale,
+        torch.where(high == green, (blue - red) * scale + 2, (red - green) * scale + 4),
+    )
+    return sextant, span / high.clamp(min=1e-12), high
+
+
+def _eight_bit_hsv(rgb: Float[Tensor, "3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in OpenCV's whole units: quotients are products with rounded reciprocals.
+
+    With 12 bits behind the point, ``h = (180/6 p 2^12/d + 2^11) >> 12``, where ``d`` is the span
+    and ``p`` the position among the six sextants times ``d``, and
+    ``s = (d 255 2^12/v + 2^11) >> 12``.
+    """
+    red, green, blue = (rgb * 255).round().to(torch.int64)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    span = high - torch.minimum(torch.minimum(red, green), blue)
+    position = torch.where(
+        high == red,
+        green - blue,
+        torch.where(high == green, blue - red + 2 * span, red - green + 4 * span),
+    )
+    levels = torch.arange(256, dtype=torch.float64, device=rgb.device).clamp(min=1)
+    of_span = ((180 << 12) / (6 * levels)).round().to(torch.int64)
+    of_value = ((255 << 12) / levels).round().to(torch.int64)
+    hue = (position * of_span[span] + (1 << 11)) >> 12
+    saturation = (span * of_value[high] + (1 << 11)) >> 12
+    return hue.to(rgb) / 30, saturation.to(rgb) / 255, high.to(rgb) / 255
 
 
 def brightness_contrast(
