@@ -8,7 +8,7 @@ are uniform with the output width, not Glorot; one activation module serves all 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.evaluation.features import frozen
 from cl_core.matmul import matmul
 from cl_graphs.methods.sparse import SparseMatrix
 
@@ -300,12 +301,8 @@ class GIN(nn.Module):
 
 @contextmanager
 def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into eval mode for a while; each returns to the mode it had."""
-    training = [module.training for module in modules]
-    try:
+    """Freeze modules for a while, see `cl_core.evaluation.features.frozen`."""
+    with ExitStack() as stack:
         for module in modules:
-            module.eval()
+            stack.enter_context(frozen(module))
         yield
-    finally:
-        for module, mode in zip(modules, training, strict=True):
-            module.train(mode)
