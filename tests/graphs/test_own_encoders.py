@@ -10,12 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from cl_core.losses import nt_xent
-from cl_graphs.hyper import ArielHyper
+from cl_graphs.hyper import ArielHyper, GraphArielHyper
 from cl_graphs.methods.ariel import Ariel, View
 from cl_graphs.methods.attack import AttackConfig, pgd_attack, pgd_steps
 from cl_graphs.methods.contrast import FixedViewLoss
 from cl_graphs.methods.encode import encode, output_width
-from cl_graphs.methods.encoder import GCN, ProjectionHead, normalized_adjacency
+from cl_graphs.methods.encoder import GCN, ProjectionHead, graph_head, normalized_adjacency
+from cl_graphs.methods.graph_ariel import GraphAriel
+from cl_graphs.methods.graph_attack import graph_contrast, graph_pgd_attack, graph_pgd_steps
+from cl_graphs.methods.graph_batch import GraphBatch, encode_graphs, graph_width
 from cl_graphs.methods.pairs import SimpleGraph
 from cl_graphs.methods.projection import project_budget
 from cl_graphs.methods.relaxed import BLOCK_PAIRS, Relaxed, draw_candidates
@@ -265,7 +268,7 @@ def test_the_gradient_on_some_candidates_is_that_on_all_of_them():
     keys, values = some[::4].clone(), torch.full((len(some[::4]),), 0.3, dtype=torch.float64)
     gradients = []
     for candidates in (every, some):
-        relaxed = Relaxed(encoder, head, graph, FixedViewLoss(h1, 0.5), x, candidates)
+        relaxed = Relaxed.nodes(encoder, head, graph, FixedViewLoss(h1, 0.5), x, candidates)
         _, _, found = relaxed.at(torch.zeros_like(x), keys, values, rate=2.0)
         gradients.append(found.values)
     torch.testing.assert_close(
@@ -462,3 +465,96 @@ def test_an_encoder_that_returns_something_else_is_refused():
 
     with pytest.raises(ValueError, match=r"one row of numbers a node, \(14, width\), got a tensor"):
         encode(Pooling(), *random_graph())
+
+
+# Whole graphs
+
+
+class Pooled(nn.Module):
+    """Two PyG layers and a sum over the nodes of each graph."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x, edge_index, batch):
+        x = self.second(self.first(x, edge_index).relu(), edge_index)
+        return pyg.global_add_pool(x, batch)
+
+
+def three_graphs(seed=0):
+    """A union of graphs of 6, 5 and 3 nodes, with the self loops the package adds."""
+    g = torch.Generator().manual_seed(seed)
+    batch = torch.tensor([0] * 6 + [1] * 5 + [2] * 3)
+    a = torch.rand(N, N, generator=g) < 0.4
+    a = ((a | a.T) & (batch[:, None] == batch)).fill_diagonal_(True)
+    x = torch.rand(N, D, generator=g, dtype=torch.float64)
+    return GraphBatch(x, a.nonzero().T, batch, 3)
+
+
+@pytest.mark.parametrize("name", ["sage", "gin", "gat", "gcn"])
+def test_the_attack_on_whole_graphs_equals_dense_autograd(name):
+    graphs = three_graphs()
+    torch.manual_seed(3)
+    make, layer = LAYERS[name]
+    encoder = Pooled(make(D, H), make(H, H)).double().eval()
+    head = ProjectionHead(H, 6).double()  # ELU: no gradient is 0
+    with torch.no_grad():
+        y = head(encode_graphs(encoder, graphs._replace(x=graphs.x * 0.8)))
+    ours = graph_pgd_steps(
+        encoder, head, graphs.x, graphs.edge_index, graphs.batch, y, STRONG, temperature=0.2
+    )
+    pool = F.one_hot(graphs.batch).T.double()
+    inside = (graphs.batch[:, None] == graphs.batch).double().triu(1)
+    a = torch.zeros(N, N, dtype=torch.float64)
+    a[graphs.edge_index[0], graphs.edge_index[1]] = 1
+    a.fill_diagonal_(0)
+    s, d = torch.zeros_like(a), torch.zeros_like(graphs.x)
+    budget = STRONG.budget * graphs.edge_index.shape[1] / 2
+    for k, step in enumerate(ours, 1):
+        s, d = s.requires_grad_(), d.requires_grad_()
+        upper = s * inside
+        moved = a + (upper + upper.T) * (1 - 2 * a)
+        z = layer(encoder.first, graphs.x + d, moved).relu()
+        loss = graph_contrast(y, head(pool @ layer(encoder.second, z, moved)), 0.2)
+        g_s, g_d = torch.autograd.grad(loss, [s, d])
+        assert step.loss == pytest.approx(loss.item(), rel=1e-10)
+        s = (s + STRONG.structure_step / k**0.5 * g_s).detach()
+        s = project_budget(s, budget, STRONG.bisection_width)
+        d = (d + STRONG.feature_step * g_d.sign()).detach()
+        d = d.clamp(-STRONG.feature_radius, STRONG.feature_radius)
+        torch.testing.assert_close(as_matrix(step, N), s, rtol=1e-8, atol=1e-11)
+        torch.testing.assert_close(step.delta, d, rtol=1e-12, atol=1e-15)
+    assert len(step.keys) > 0
+
+
+def test_an_own_encoder_of_whole_graphs_trains_and_flips_only_inside_graphs(monkeypatch):
+    graphs = three_graphs()
+    graphs = graphs._replace(x=graphs.x.float())
+    torch.manual_seed(0)
+    encoder, head = Pooled(pyg.SAGEConv(D, H), pyg.SAGEConv(H, H)), graph_head(H)
+    model = GraphAriel(encoder, head, GraphArielHyper(alpha=500.0, attack_candidates=12))
+    view = graph_pgd_attack(
+        encoder,
+        head,
+        graphs.x,
+        graphs.edge_index,
+        graphs.batch,
+        head(encode_graphs(encoder, graphs)).detach() * 0.9 + 0.1,
+        model.attack,
+        temperature=0.2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    row, column = view.flips
+    assert torch.equal(graphs.batch[row], graphs.batch[column])
+    terms = model.objective(graphs, graphs, torch.Generator().manual_seed(0))
+    terms["loss"].backward()
+    assert encoder.first.lin_l.weight.grad.isfinite().all()
+    assert graph_width(encoder, D) == H
+    with pytest.raises(ValueError, match="one row of numbers a graph"):
+        graph_width(Nodes(), D)
+
+
+class Nodes(nn.Module):
+    def forward(self, x, edge_index, batch):
+        return x

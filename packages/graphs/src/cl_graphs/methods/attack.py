@@ -175,7 +175,7 @@ def pgd_steps(
             structure=moves_edges,
         )
         if known
-        else Relaxed(encoder, head, graph, contrast, x, allowed if moves_edges else None)
+        else Relaxed.nodes(encoder, head, graph, contrast, x, allowed if moves_edges else None)
     )
     keys, values, delta = graph.keys[:0], x.new_empty(0), torch.zeros_like(x)
     for step in range(1, config.steps + 1):

@@ -13,6 +13,9 @@ candidates visited at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -35,8 +38,8 @@ DISAGREE = 1e-3
 def encode_weighted(
     encoder: nn.Module,
     x: Float[Tensor, "n d"],
-    keys: Int64[Tensor, " k"],
-    weight: Float[Tensor, " k"],
+    keys: Int64[Tensor, " p"],
+    weight: Float[Tensor, " p"],
 ) -> Float[Tensor, "n h"]:
     """Embed the nodes of an undirected graph whose edges have weights, differentiably.
 
@@ -73,30 +76,49 @@ def weighted_adjacency(
     return WeightedMatrix.symmetric(index, p[index[0]] * values * p[index[1]], num_nodes)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Relaxed:
     """The contrastive loss of an attacked graph, with gradients in features and structure.
 
     Args:
-        encoder: Attacked encoder, of either convention.
-        head: Its projection head.
+        name: What messages call the encoder.
+        own: The encoder's output for features and the clean graph.
+        weighted: Its output for features, keys of pairs and their weights.
+        loss: The loss of an output.
         graph: Clean edges.
-        contrast: The loss against the fixed view.
         x: Clean features.
         candidates: Keys of the pairs that may flip, ascending; None if the structure stays.
     """
 
-    def __init__(
-        self,
+    name: str
+    own: Callable[[Tensor], Tensor]
+    weighted: Callable[[Tensor, Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor], Tensor]
+    graph: SimpleGraph
+    x: Float[Tensor, "n d"]
+    candidates: Int64[Tensor, " c"] | None
+
+    @classmethod
+    def nodes(
+        cls,
         encoder: nn.Module,
         head: nn.Module,
         graph: SimpleGraph,
         contrast: FixedViewLoss,
         x: Float[Tensor, "n d"],
         candidates: Int64[Tensor, " c"] | None,
-    ) -> None:
-        self.encoder, self.head, self.contrast = encoder, head, contrast
-        self.graph, self.x, self.candidates = graph, x, candidates
-        self.tried = False
+    ) -> Relaxed:
+        """Attack an encoder of nodes, of either convention of `encode`."""
+        ends = graph.pairs(graph.keys)
+        return cls(
+            name=type(encoder).__name__,
+            own=lambda x: encode(encoder, x, torch.cat([ends, ends.flip(0)], 1)),
+            weighted=lambda x, keys, weight: encode_weighted(encoder, x, keys, weight),
+            loss=lambda z: contrast(head(z)),
+            graph=graph,
+            x=x,
+            candidates=candidates,
+        )
 
     def at(
         self,
@@ -128,7 +150,7 @@ class Relaxed:
             loss, grad_x, _ = self._part(x, base, keys, values, structure=False)
             return loss, grad_x, None
         others = self.candidates[~contained(base, self.candidates)]
-        if not self.tried:
+        if len(keys) == 0:  # as at the start of every attack
             self._try(torch.cat([base, others[:BLOCK_PAIRS]]).sort().values)
         # Candidates of weight 0 do not change the loss, so they may come in parts; what is there
         # anyway, edges and the support of S, is differentiated with the first part.
@@ -151,12 +173,12 @@ class Relaxed:
         weight[place] = torch.where(weight[place] > 0, 1 - values, values)
         with torch.enable_grad():
             x, weight = x.detach().requires_grad_(), weight.requires_grad_(structure)
-            loss = self.contrast(self.head(encode_weighted(self.encoder, x, pairs, weight)))
+            loss = self.loss(self.weighted(x, pairs, weight))
             inputs = [x, weight] if structure else [x]
             grads = torch.autograd.grad(loss, inputs, allow_unused=True)
         if structure and grads[1] is None:
             raise ValueError(
-                f"the edges' weights have no effect on {type(self.encoder).__name__}: give its "
+                f"the edges' weights have no effect on {self.name}: give its "
                 "forward an argument edge_weight, or attack features only (alpha=0)"
             )
         grad_x = torch.zeros_like(x) if grads[0] is None else grads[0]
@@ -165,23 +187,20 @@ class Relaxed:
     @torch.no_grad()
     def _try(self, pairs: Tensor) -> None:
         """Compare the encoder on weighted pairs with the encoder on the clean graph."""
-        x, ends = self.x, self.graph.pairs(self.graph.keys)
-        own = encode(self.encoder, x, torch.cat([ends, ends.flip(0)], 1))
-        weight = self.graph.contains(pairs).to(x.dtype)
-        relaxed = encode_weighted(self.encoder, x, pairs, weight)
+        own = self.own(self.x)
+        relaxed = self.weighted(self.x, pairs, self.graph.contains(pairs).to(self.x.dtype))
         if float((own - relaxed).abs().max()) > DISAGREE * float(own.abs().max()):
             raise ValueError(
-                f"an edge of weight 0 is not no edge to {type(self.encoder).__name__}, so its "
+                f"an edge of weight 0 is not no edge to {self.name}, so its "
                 "structure cannot be attacked: use layers that sum, average or attend, or give "
                 "its forward an argument edge_weight, or attack features only (alpha=0)"
             )
-        self.tried = True
 
 
 def draw_candidates(
     graph: SimpleGraph, number: int, generator: torch.Generator | None
 ) -> Int64[Tensor, " c"]:
-    """Choose the pairs that may flip: every edge, and random pairs without one.
+    """Choose the pairs of one graph that may flip: every edge, and random pairs without one.
 
     Args:
         graph: Clean edges.
