@@ -32,6 +32,7 @@ __all__ = [
     "AttributedGraph",
     "GraphCollection",
     "is_graph_collection",
+    "is_named",
     "load_graph",
     "load_graphs",
     "load_poisoned",
@@ -154,9 +155,14 @@ def is_graph_collection(data: Any, root: str | Path | None = None) -> bool:
     if not isinstance(data, (str, os.PathLike)):
         return is_collection_object(data)
     text = os.fspath(data)
-    if text.lower() in {name.lower() for name in GRAPH_NAMES} or Path(text).is_file():
+    if is_named(text) or Path(text).is_file():
         return False
     return text.upper() in COLLECTIONS or collection_folder(text, root) is not None
+
+
+def is_named(data: Any) -> bool:
+    """Whether ``data`` is a name of `GRAPH_NAMES`, in any case."""
+    return isinstance(data, str) and data.lower() in {name.lower() for name in GRAPH_NAMES}
 
 
 def _load_npz(

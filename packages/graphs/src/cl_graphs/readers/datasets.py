@@ -96,17 +96,21 @@ def digits(*, neighbours: int = 8, normalize_features: bool = False) -> Attribut
 
     1,797 images of 8 x 8 pixels in 10 classes; features are the 64 grey values scaled to [0, 1].
     An edge joins two images if either is among the other's ``neighbours`` nearest by Euclidean
-    distance of the pixels (labels play no part). With 8, 96 % of the 9,927 edges join equal digits.
+    distance of the pixels (labels play no part), of equally near ones the first. With 8, 96 % of
+    the 9,929 edges join equal digits. Distances are computed in whole numbers, so that the graph is
+    the same on every machine.
     """
     from sklearn.datasets import load_digits
-    from sklearn.neighbors import NearestNeighbors
 
     pixels, y = load_digits(return_X_y=True)
-    pixels = pixels / 16
-    near = NearestNeighbors(n_neighbors=neighbours).fit(pixels)
-    edges = near.kneighbors_graph().tocoo()  # without a query, a node is not its own neighbour
+    product = pixels @ pixels.T  # whole numbers below 2^53, exact in any order of summation
+    length = np.diagonal(product)
+    distance = length[:, None] + length - 2 * product
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.argsort(axis=1, kind="stable")[:, :neighbours]
+    source = np.repeat(np.arange(len(pixels)), neighbours)
     graph = make_graph(
-        "digits", pixels, edges.row, edges.col, y=y, normalize_features=normalize_features
+        "digits", pixels / 16, source, nearest.ravel(), y=y, normalize_features=normalize_features
     )
     note = f"edges join each image to its {neighbours} nearest, in either direction"
     return AttributedGraph(**{**vars(graph), "notes": (note,)})
