@@ -146,7 +146,7 @@ def test_the_set_own_folder_is_a_root_too(tmp_path, inside):
 
 def test_digits_need_no_files():
     graph = load_graph("Digits")
-    assert graph.summary() == "digits: 1,797 nodes, 9,927 edges, 64 features, 10 classes"
+    assert graph.summary() == "digits: 1,797 nodes, 9,929 edges, 64 features, 10 classes"
     assert graph.x.min() == 0
     assert graph.x.max() == 1
     source, target = graph.edge_index

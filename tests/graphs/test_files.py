@@ -158,7 +158,7 @@ def test_numeric_ids_need_not_be_row_numbers_and_stay_numbers(folder):
         (f"source,target\n0,{10**30}\n", f"line 2: node {10**30} is not one of the 4 rows"),
         (f"source,target\n0,{-(10**30)}\n", "is negative, not one of the 4 rows"),
         ("source,target\n0,1\n1,2,3\n", "line 3: 3 cells where line 1 has 2"),
-        ("source,target\n", "the graph has no edges between different nodes"),
+        ("source,target\n", "has a header and no rows"),
         ("2,2\n3,3\n", "the graph has no edges between different nodes"),
         ("0\n1\n", "has one column; an edge list has two"),
         ("# nothing\n\n", "has no rows"),
@@ -194,7 +194,7 @@ def test_missing_files_and_folders_are_refused(folder):
 
 def test_a_binary_file_as_an_edge_list_is_refused(folder):
     (folder / "edges.csv").write_bytes(bytes(range(256)))
-    assert "edges.csv cannot be read as UTF-8 text" in refusal(folder)
+    assert "edges.csv is not UTF-8 text" in refusal(folder)
     (folder / "edges.parquet").write_bytes(b"not parquet")
     assert "cannot be read as Parquet" in refusal(folder, edges="edges.parquet")
 
@@ -257,13 +257,11 @@ def test_a_value_that_is_no_number_is_refused_with_its_place(folder, value, kind
 
 def test_features_of_a_wrong_form_are_refused(folder):
     (folder / "x.csv").write_text("a,b\n1,2\n3,four\n")
-    assert "x.csv, line 3: 'four' is not a number" in refusal(folder, features="x.csv")
+    assert "x.csv, column 'b', line 3: 'four' is not a number" in refusal(folder, features="x.csv")
     (folder / "x.csv").write_text("a,b\n1,2\n3\n")
     assert "x.csv, line 3: 1 cells where line 1 has 2" in refusal(folder, features="x.csv")
-    (folder / "x.csv").write_text(",a,b\n0,1,2\n1,3,4\n")
-    assert "column 1 has no name" in refusal(folder, features="x.csv")
     (folder / "x.csv").write_text("a,b\n")
-    assert "node 0 is not one of the 0 rows of x.csv" in refusal(folder, features="x.csv")
+    assert "x.csv, line 1: 'a' is not a number" in refusal(folder, features="x.csv")
     np.save(folder / "x.npy", np.ones(4))
     assert "has 1 dimension(s), features need two" in refusal(folder)
     np.save(folder / "x.npy", np.array([["a", "b"]] * 4))
@@ -273,15 +271,17 @@ def test_features_of_a_wrong_form_are_refused(folder):
     np.savez(folder / "x.npz", a=np.ones((4, 2)), b=np.ones(4))
     assert "holds a, b; name the feature matrix x or features" in refusal(folder, features="x.npz")
     pq.write_table(pa.table({"a": [1.0] * 4, "b": ["u"] * 4}), folder / "x.parquet")
-    assert "column 'b' is text" in refusal(folder, features="x.parquet")
+    assert "column 'b', row 1: 'u' is not a number" in refusal(folder, features="x.parquet")
     pq.write_table(pa.table({"a": [1, None, 3, 4]}), folder / "x.parquet")
-    assert "column 'a' is text or has empty cells" in refusal(folder, features="x.parquet")
+    assert "column 'a', row 2: '' is not a number" in refusal(folder, features="x.parquet")
 
 
 def test_a_graph_without_nodes_is_refused(folder):
     np.save(folder / "x.npy", np.empty((0, 2)))
-    (folder / "edges.csv").write_text("source,target\n")
-    assert "the graph has no nodes" in refusal(folder)
+    pq.write_table(pa.table({"source": [0], "target": [0]}), folder / "edges.parquet")
+    assert "node 0 is not one of the 0 rows" in refusal(folder, edges="edges.parquet")
+    with pytest.raises(InputError, match="the graph has no nodes"):
+        load_graph((np.empty((0, 2)), np.empty((2, 0), dtype=np.int64)))
 
 
 def test_a_sparse_matrix_that_points_outside_is_refused(folder):
@@ -387,7 +387,7 @@ def test_labels_that_do_not_fit_are_refused(folder, text, message):
 
 
 def test_label_arrays_of_a_wrong_form_are_refused(folder):
-    np.save(folder / "l.npy", np.eye(4))
+    np.save(folder / "l.npy", 2 * np.eye(4))
     assert "labels are one row of whole numbers or text" in refusal(folder, labels="l.npy")
     np.save(folder / "l.npy", np.array([0.5, 1, 2, 3]))
     assert "l.npy holds the fraction 0.5" in refusal(folder, labels="l.npy")
@@ -399,7 +399,7 @@ def test_encoded_labels_name_the_class_they_stand_for(cells):
     y, names = encode_labels(cells)
     numeric = not {"a", "b"} & set(cells)
     for cell, k in zip(cells, y.tolist(), strict=True):
-        unlabelled = cell == "" or (numeric and cell == "-1")
+        unlabelled = cell in ("", "-1")
         assert (k == -1) == unlabelled
         assert unlabelled or names[k] == cell
     assert names == sorted(names, key=int if numeric else None)
@@ -437,7 +437,7 @@ def test_graphml_attributes_are_features_in_alphabetical_order(tmp_path, network
     assert graph.y.tolist() == [0, 1, 0]
     assert neighbours(graph) == {(0, 1), (1, 0), (1, 2), (2, 1)}
     assert "features: node attributes age, income" in graph.notes
-    assert "node attributes not used, being text: town" in graph.notes
+    assert "node attributes not used, being no numbers: town" in graph.notes
     assert "edge attributes not used: weight" in graph.notes
 
 

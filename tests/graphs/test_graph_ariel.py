@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from cl_graphs.evaluation.embedding import GraphBatch, embed_graphs
+from cl_graphs.evaluation.embedding import embed_graphs
 from cl_graphs.hyper import GraphArielHyper
 from cl_graphs.methods.attack import AttackConfig
 from cl_graphs.methods.encoder import GIN, graph_head
 from cl_graphs.methods.graph_ariel import GraphAriel, augmented
 from cl_graphs.methods.graph_attack import graph_contrast, graph_pgd_attack, graph_pgd_steps
+from cl_graphs.methods.graph_batch import GraphBatch
 from cl_graphs.methods.sparse import SparseMatrix
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ariel.npz", allow_pickle=False)

@@ -17,7 +17,7 @@ MOVED = {
     "arrays": "readers.arrays",
     "tables": "readers.tables",
     "files": "readers.files",
-    "graphml": "readers.graphml",
+    "graphml": "readers.networks",
     "tu": "readers.tu",
     "datasets": "readers.datasets",
     "features": "readers.features",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cl_core.checks import OptionError, require_at_least
-from cl_core.commands.options import Options
+from cl_core.commands.options import Options, Source
 from cl_core.config import TrainerConfig
 from cl_graphs.hyper import ArielHyper, GraphArielHyper
 
@@ -28,16 +28,18 @@ class TrainingOptions(Options):
 
     Args:
         data: A built-in name (`digits`, Cora, CiteSeer, PubMed, Computers, Photo, CS, Physics,
-            MUTAG, ...), an edge list (.csv, .tsv, .txt, .parquet), a .graphml or .npz file, or a
-            folder in TU layout.
+            MUTAG, ...), an edge list (.csv, .tsv, .txt, also .gz, .parquet), a .graphml, .gexf,
+            .gml or .npz file, or a folder in TU layout. From Python also a graph in memory.
         out: Run directory to write.
         recipe: Published settings by name: cora, citeseer, computers, photo, cs, physics, ...
         method: `ariel`, or `grace`: the same without adversary and information term (GraphCL for a
             collection).
+        encoder: An encoder of your own as `module:maker`, a function that makes it of the number of
+            features; by default the paper's. From Python also the module.
         root: Folder that holds the built-in data sets; read offline if they are there.
         features: Node features for an edge list: .npy, .npz, .csv or .parquet, or `degree`.
-        labels: Node labels: .csv, .npy or .txt, or the name of an attribute of a .graphml. Training
-            never reads them.
+        labels: Node labels: .csv, .npy or .txt, or the name of an attribute of a .graphml, .gexf or
+            .gml. Training never reads them.
         normalize_features: Divide each feature row by its sum; the published results use raw rows.
         download: Let PyG download a built-in data set that is not under `root`.
         epochs: Optimiser steps on one subgraph each, or passes over a collection; by default 1,000
@@ -51,10 +53,11 @@ class TrainingOptions(Options):
         workers: Processes that prepare batches.
     """
 
-    data: str
+    data: Source
     out: Path
     recipe: str | None = None
     method: Literal["ariel", "grace"] = "ariel"
+    encoder: Source | None = None
     root: Path | None = None
     features: str | None = None
     labels: str | None = None
@@ -103,17 +106,21 @@ class SavedRunOptions(Options):
     Args:
         run: Run directory that `pretrain` wrote.
         data: Another graph or collection than the run was trained on, with the same features.
+            From Python also one in memory.
         root: Folder that holds the built-in data sets; by default the run's.
         features: Node features for an edge list; by default the run's.
         labels: Node labels for an edge list; by default the run's.
+        encoder: The run's encoder of your own, whose `module:maker` you allow to be imported; from
+            Python also the module.
         overwrite: Replace the results in `out`.
     """
 
     run: Path
-    data: str | None = None
+    data: Source | None = None
     root: Path | None = None
     features: str | None = None
     labels: str | None = None
+    encoder: Source | None = None
     overwrite: bool = False
 
 

@@ -42,6 +42,7 @@ class AttributedGraph:
         classes: Name of each class; ``y == k`` means ``classes[k]``.
         notes: What was cleaned or assumed on the way in, a line each, for the user to read.
         splits: Node indices published with the graph, such as ``train``, ``val`` and ``test``.
+        feature_names: What the columns of ``x`` are called; empty where nobody says.
     """
 
     name: str
@@ -52,6 +53,7 @@ class AttributedGraph:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     splits: Mapping[str, Tensor] = field(default_factory=dict)
+    feature_names: tuple[str, ...] = ()
 
     @property
     def num_nodes(self) -> int:
@@ -134,6 +136,7 @@ def make_graph(
     classes: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     splits: Mapping[str, Tensor] | None = None,
+    feature_names: Sequence[str] = (),
     features_file: str | Path | None = None,
     normalize_features: bool = False,
 ) -> AttributedGraph:
@@ -149,6 +152,7 @@ def make_graph(
         classes: Names of the classes; default the numbers up to the largest in ``y``.
         notes: Lines that go before the notes made here.
         splits: Node indices published with the graph.
+        feature_names: What the columns of ``x`` are called.
         features_file: Where the features come from, for messages; default ``name``.
         normalize_features: Divide each row by the sum of its absolute values.
 
@@ -169,6 +173,8 @@ def make_graph(
     edge_index, cleaned = clean_edges(source, target, num_nodes)
     if edge_index.shape[1] == 0:
         raise InputError(f"{name}: the graph has no edges between different nodes; check the edges")
+    if y is not None and y.ndim == 1 and (y < 0).any():
+        notes = [*notes, f"nodes without a label: {int((y < 0).sum()):,}"]
     if y is not None and classes is None:
         classes = [str(k) for k in range(int(y.max(initial=-1)) + 1)]
     return AttributedGraph(
@@ -180,6 +186,7 @@ def make_graph(
         classes=tuple(classes or ()),
         notes=(*notes, *cleaned),
         splits=splits or {},
+        feature_names=tuple(feature_names),
     )
 
 

@@ -34,6 +34,8 @@ class ArielHyper(Options):
         beta: Step of the attack on the features; 0 leaves them alone.
         attack_steps: Steps of the attack.
         attack_budget: Edges the attack may flip, as a share of the edges there are.
+        attack_candidates: Random pairs that the attack may join, besides the edges it may cut; by
+            default every pair, or 16,384 if the encoder is your own.
         feature_radius: Largest change of one feature value.
         learning_rate: Of Adam.
         weight_decay: Of Adam, on all parameters.
@@ -57,6 +59,7 @@ class ArielHyper(Options):
     beta: float = 0.001
     attack_steps: int = 5
     attack_budget: float = 0.2
+    attack_candidates: int | None = None
     feature_radius: float = 0.04
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -78,6 +81,7 @@ class ArielHyper(Options):
             alpha=self.alpha,
             beta=self.beta,
             attack_budget=self.attack_budget,
+            attack_candidates=self.attack_candidates or 0,
             feature_radius=self.feature_radius,
             weight_decay=self.weight_decay,
         )
@@ -102,6 +106,8 @@ class GraphArielHyper(Options):
         beta: Step of the attack on the features; 0 leaves them alone.
         attack_steps: Steps of the attack.
         attack_budget: Edges the attack may flip, as a share of the edges there are.
+        attack_candidates: Random pairs inside graphs that the attack may join, if the encoder is
+            your own; by default 16,384. The package's encoder sees every pair.
         feature_radius: Largest change of one feature value.
         augmentation: What makes view 2; `random4` draws one of the other four per graph.
         learning_rate: Of Adam.
@@ -116,6 +122,7 @@ class GraphArielHyper(Options):
     beta: float = 0.001
     attack_steps: int = 5
     attack_budget: float = 0.1
+    attack_candidates: int | None = None
     feature_radius: float = 0.04
     augmentation: Literal["random4", "drop_nodes", "drop_edges", "subgraph", "mask"] = "random4"
     learning_rate: float = 0.01
@@ -135,6 +142,7 @@ class GraphArielHyper(Options):
             alpha=self.alpha,
             beta=self.beta,
             attack_budget=self.attack_budget,
+            attack_candidates=self.attack_candidates or 0,
             feature_radius=self.feature_radius,
             weight_decay=self.weight_decay,
         )

@@ -8,17 +8,22 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from cl_core.errors import InputError
+from cl_core.runs.fingerprint import Fingerprint, of_arrays
 from cl_graphs.cards import NodeCard
 from cl_graphs.config import EvaluateConfig, PretrainConfig
 from cl_graphs.evaluation.embedding import embed
 from cl_graphs.evaluation.scores import node_scores
 from cl_graphs.graph import AttributedGraph, require_classes
 from cl_graphs.hyper import ArielHyper
+from cl_graphs.methods.encode import output_width
 from cl_graphs.methods.encoder import GCN, ProjectionHead
 from cl_graphs.methods.sampling import loader_for
+from cl_graphs.own import made_encoder, name_of
+from cl_graphs.readers.features import reordered
 
 if TYPE_CHECKING:
     from cl_graphs.methods.ariel import Ariel
@@ -31,14 +36,19 @@ class NodeModel(nn.Module):
 
     Args:
         card: How to build it, and how it was trained.
+        encoder: An encoder of a user's own; default the `GCN` of the card.
     """
 
     card_class = NodeCard
 
-    def __init__(self, card: NodeCard) -> None:
+    def __init__(self, card: NodeCard, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.card = card
-        self.encoder = GCN(card.in_features, card.hidden, activation=card.activation)
+        self.encoder = (
+            GCN(card.in_features, card.hidden, activation=card.activation)
+            if encoder is None
+            else encoder
+        )
         self.head = ProjectionHead(card.hidden, card.projection)
 
     @property
@@ -46,18 +56,61 @@ class NodeModel(nn.Module):
         """The method, as reports call it."""
         return self.card.method
 
-    def embed(self, graph: AttributedGraph) -> Tensor:
-        """Embed every node, ``(n, hidden)``.
+    def fit(self, graph: AttributedGraph) -> AttributedGraph:
+        """Return a graph with its features in the order the model learnt them.
+
+        Where both have names, a permutation is undone; ``notes`` tell it, and tell where only the
+        model knows names.
 
         Raises:
-            InputError: If the graph's features are not as many as the encoder's.
+            InputError: If the features are not as many, or are called otherwise.
         """
+        names, known = graph.feature_names, self.card.feature_names
+        if names and known and names != known:
+            if set(names) != set(known):
+                raise InputError(_other_features(graph.name, names, known))
+            place = {name: k for k, name in enumerate(names)}
+            order = torch.tensor([place[name] for name in known])
+            told = f"features of {graph.name} reordered by name, as the model learnt them"
+            return replace(
+                graph,
+                x=reordered(graph.x, order),
+                feature_names=known,
+                notes=(*graph.notes, told),
+            )
         if graph.num_features != self.card.in_features:
             raise InputError(
                 f"{graph.name}: {graph.num_features} features, but the model was trained on "
                 f"{self.card.in_features}; give the same features in the same order"
             )
+        if known and not names:
+            shown = f"{', '.join(known[:4])}{', ...' if len(known) > 4 else ''}"
+            told = f"features of {graph.name} have no names: taken for {shown} in this order"
+            return replace(graph, feature_names=known, notes=(*graph.notes, told))
+        return graph
+
+    def embed(self, graph: AttributedGraph) -> Tensor:
+        """Embed every node, ``(n, hidden)``.
+
+        Raises:
+            InputError: If the graph's features are not those the encoder learnt from.
+        """
+        graph = self.fit(graph)
         return embed(self.encoder, graph.x, graph.edge_index)
+
+
+def _other_features(name: str, names: tuple[str, ...], known: tuple[str, ...]) -> str:
+    lacking = [k for k in known if k not in names]
+    strange = [k for k in names if k not in known]
+    parts = [
+        f"{what} {', '.join(map(repr, cases[:3]))}{', ...' if len(cases) > 3 else ''}"
+        for what, cases in (("lacks", lacking), ("has instead", strange))
+        if cases
+    ]
+    return (
+        f"{name} {' and '.join(parts)}: the model learnt from other features "
+        f"({len(known)} of them); give those"
+    )
 
 
 class NodeTask:
@@ -85,20 +138,33 @@ class NodeTask:
         """Return the size of the graph, and what was cleaned on the way in."""
         return [self.data.summary(), *self.data.notes]
 
+    def fingerprint(self) -> Fingerprint:
+        """Return what tells whether a run is continued on the same graph; labels play no part."""
+        x = self.data.x
+        sparse = x.layout != torch.strided
+        parts = (x.crow_indices(), x.col_indices(), x.values()) if sparse else (x,)
+        arrays = {f"x{k}": part for k, part in enumerate(parts)}
+        return of_arrays(self.data.summary(), arrays | {"edge_index": self.data.edge_index})
+
     def model(self, config: PretrainConfig) -> NodeModel:
         """Build the model that will be saved."""
-        return NodeModel(
-            NodeCard(
-                method="ARIEL" if config.method == "ariel" else self.baseline,
-                in_features=self.data.num_features,
-                hidden=config.hidden,
-                projection=config.projection,
-                activation=config.activation,
-                temperature=config.temperature,
-                alpha=config.alpha,
-                subgraph_size=min(config.subgraph_size, self.data.num_nodes),
-            )
+        width, encoder = config.hidden, None
+        if config.encoder is not None:
+            encoder = made_encoder(config.encoder, self.data.num_features)
+            width = output_width(encoder, self.data.num_features)
+        card = NodeCard(
+            method="ARIEL" if config.method == "ariel" else self.baseline,
+            in_features=self.data.num_features,
+            hidden=width,
+            projection=config.projection,
+            activation=config.activation,
+            temperature=config.temperature,
+            alpha=config.alpha,
+            subgraph_size=min(config.subgraph_size, self.data.num_nodes),
+            feature_names=self.data.feature_names,
+            encoder=name_of(config.encoder),
         )
+        return NodeModel(card, encoder)
 
     def method(self, model: NodeModel, config: PretrainConfig) -> Ariel:
         """Build what trains the model."""

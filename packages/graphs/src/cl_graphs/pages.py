@@ -38,7 +38,7 @@ def training_page(
 ) -> None:
     """Write what a training did: figures, curves, and the embedding on a plane."""
     options = run.config
-    page = Report(options["method"].upper(), options["data"])
+    page = Report(options["method"].upper(), task.name)
     page.metrics({**metrics, "epochs": result.epochs, "seconds": round(result.seconds, 1)})
     page.section("Data").text("\n\n".join(task.summary()))
     page.section("Training").figure(training_curves(result.history), CURVES)

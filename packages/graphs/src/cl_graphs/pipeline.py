@@ -29,7 +29,7 @@ from cl_graphs.config import (
 from cl_graphs.data import load_poisoned
 from cl_graphs.evaluation.robustness import measure, side_by_side
 from cl_graphs.node_task import NodeModel, NodeTask
-from cl_graphs.tasks import Model, Task, load_model, task_of, task_of_run
+from cl_graphs.tasks import Model, Task, card_of_run, load_model, task_of, task_of_run
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "robustness"]
 
@@ -49,9 +49,15 @@ def pretrain(config: PretrainConfig) -> Outcome:
     task = task_of(config)
     epochs = config.epochs or task.default_epochs
     config = replace(config, epochs=epochs)
-    with Run.create(config.out, config, resume=config.resume, overwrite=config.overwrite) as run:
-        seed_everything(config.seed)
-        model = task.model(config)
+    seed_everything(config.seed)
+    model = task.model(config)  # refused before anything is written
+    with Run.create(
+        config.out,
+        config,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        data=task.fingerprint(),
+    ) as run:
         result = fit(
             task.method(model, config),
             task.loader(config),
@@ -90,7 +96,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     """
     task, trained = _task_and_models(config, config.baseline)
     task.labels()  # refused before anything is written
-    with Run.create(out_of(config, "evaluate"), config, overwrite=config.overwrite) as run:
+    with _begun(config, "evaluate", task) as run:
         embedded = {name: model.embed(task.data) for name, (model, _) in trained.items()}
         scores = {name: task.scores(vectors, config) for name, vectors in embedded.items()}
         if config.raw:
@@ -114,13 +120,13 @@ def embed(config: EmbedConfig) -> Outcome:
     """
     task, trained = _task_and_models(config, None)
     ((model, _),) = trained.values()
-    with Run.create(out_of(config, "embed"), config, overwrite=config.overwrite) as run:
+    with _begun(config, "embed", task) as run:
         vectors = model.embed(task.data)
         files = write_vectors(run, vectors, {"id": task.ids}, format=config.format)
         metrics = {"rows": len(vectors), "dimensions": vectors.shape[1]}
         run.save_metrics(metrics)
     line = f"{len(vectors):,} {task.unit}s, {vectors.shape[1]} dimensions"
-    return Outcome(out=run.path, metrics=metrics, lines=[line], files=files)
+    return Outcome(out=run.path, metrics=metrics, lines=[*task.summary(), line], files=files)
 
 
 def robustness(config: RobustnessConfig) -> Outcome:
@@ -140,7 +146,7 @@ def robustness(config: RobustnessConfig) -> Outcome:
     if versions:
         task = NodeTask(versions.pop(0.0))
     labels = task.labels()
-    with Run.create(out_of(config, "robustness"), config, overwrite=config.overwrite) as run:
+    with _begun(config, "robustness", task) as run:
         points = list(
             measure(
                 [model for model, _ in trained.values() if isinstance(model, NodeModel)],
@@ -229,11 +235,29 @@ def _task_and_models(
     config: SavedRunOptions, baseline: Path | None
 ) -> tuple[Task, dict[str, _Trained]]:
     """The data, and the models to use on it under names that differ."""
-    task = task_of_run(Run.open(config.run), config)
+    runs = [Run.open(path) for path in ((config.run, baseline) if baseline else (config.run,))]
+    cards = [card_of_run(run) for run in runs]
+    if config.encoder is not None and not any(card.encoder for card in cards):
+        raise InputError(f"--encoder: {config.run} has the package's own encoder; drop the option")
+    kinds = {type(card) for card in cards}
+    if len(kinds) > 1:
+        raise InputError(
+            f"--baseline {baseline} holds a {cards[1].kind}, --run {config.run} a {cards[0].kind}; "
+            "compare runs of one kind"
+        )
+    task = task_of_run(runs[0], cards[0], config)
     trained: dict[str, _Trained] = {}
-    for path in (config.run, baseline) if baseline else (config.run,):
-        run = Run.open(path)
-        model = load_model(run, task)
-        name = f"{model.name} ({path.name})" if model.name in trained else model.name
+    for run, card in zip(runs, cards, strict=True):
+        model = load_model(run, card, config.encoder)
+        name = f"{model.name} ({run.path.name})" if model.name in trained else model.name
         trained[name] = _Trained(model, run.history.rows())
+        fitted = model.fit(task.data)
+        if run is runs[0] and isinstance(task, NodeTask):
+            task = NodeTask(fitted)
     return task, trained
+
+
+def _begun(config: EvaluateConfig | EmbedConfig | RobustnessConfig, verb: str, task: Task) -> Run:
+    return Run.create(
+        out_of(config, verb), config, overwrite=config.overwrite, data=task.fingerprint()
+    )

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
+from cl_core.evaluation.features import device_of, frozen
 from cl_core.matmul import matmul
-from cl_graphs.methods.encoder import GCN, GIN, eval_mode, normalized_adjacency
-from cl_graphs.methods.sparse import SparseMatrix
+from cl_graphs.methods.closed_form import layers_known
+from cl_graphs.methods.encode import encode
+from cl_graphs.methods.encoder import GCN, normalized_adjacency
+from cl_graphs.methods.graph_batch import GraphBatch, encode_graphs
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["GraphBatch", "embed", "embed_graphs"]
+__all__ = ["embed", "embed_graphs"]
 
 
-@torch.no_grad()
 def embed(
-    encoder: GCN, x: Tensor, edge_index: Int64[Tensor, "2 e"], *, rows: int = 4096
+    encoder: nn.Module, x: Tensor, edge_index: Int64[Tensor, "2 e"], *, rows: int = 4096
 ) -> Float[Tensor, "n h"]:
     """Embed every node of a graph, in eval mode.
 
     Args:
-        encoder: Trained encoder; its mode is restored.
+        encoder: Trained encoder, a `GCN` or one of a convention of `encode`; its modes are
+            restored.
         x: Features ``(n, d)`` of any number type: strided, ``torch.sparse_csr`` or sparse COO.
         edge_index: Both directions of every edge.
         rows: Rows of dense ``x`` that are converted to the encoder's type at once.
@@ -33,49 +36,28 @@ def embed(
     Returns:
         Embeddings on the encoder's device; peak memory is about three times the first layer.
     """
-    first = encoder.layers[0].weight
-    with eval_mode(encoder):
-        adjacency = normalized_adjacency(edge_index.to(first.device), x.shape[0], dtype=first.dtype)
-        z: Tensor = encoder(_Features(x, rows), adjacency)
-    return z
+    device = device_of(encoder)
+    with frozen(encoder):
+        if isinstance(encoder, GCN) and layers_known(encoder):
+            first = encoder.layers[0].weight
+            adjacency = normalized_adjacency(edge_index.to(device), x.shape[0], dtype=first.dtype)
+            z: Tensor = encoder(_Features(x, rows), adjacency)
+            return z
+        dense = x if x.layout == torch.strided else x.to_dense()
+        kind = next((p.dtype for p in encoder.parameters()), torch.float32)
+        return encode(encoder, dense.to(device, kind), edge_index.to(device))
 
 
-class GraphBatch(NamedTuple):
-    """The disjoint union of some graphs."""
-
-    x: Tensor
-    edge_index: Tensor
-    batch: Tensor
-    num_graphs: int
-
-    @classmethod
-    def of(cls, data: Data) -> GraphBatch:
-        """Read PyG's batch; nodes without features get a constant 1, and each node a self loop."""
-        n = data.num_nodes
-        edges = data.edge_index[:, data.edge_index[0] != data.edge_index[1]]
-        loops = torch.arange(n, device=edges.device).expand(2, -1)
-        x = torch.ones(n, 1, device=edges.device) if data.x is None else data.x
-        return cls(x, torch.cat([edges, loops], 1), data.batch, data.num_graphs)
-
-    @property
-    def adjacency(self) -> SparseMatrix:
-        weight = self.x.new_ones(self.edge_index.shape[1])
-        n = len(self.x)
-        return SparseMatrix.from_entries(self.edge_index, weight, (n, n))
-
-
-@torch.no_grad()
-def embed_graphs(encoder: GIN, data: Data) -> Float[Tensor, "g k"]:
+def embed_graphs(encoder: nn.Module, data: Data) -> Float[Tensor, "g k"]:
     """Embed the graphs of a PyG ``Batch``, in eval mode.
 
     Args:
-        encoder: Trained encoder; its mode is restored.
+        encoder: Trained encoder, a `GIN` or one of a convention of `graph_batch`; its modes are
+            restored.
         data: The graphs, on the encoder's device.
     """
-    graphs = GraphBatch.of(data)
-    with eval_mode(encoder):
-        z: Tensor = encoder(graphs.x, graphs.adjacency, graphs.batch, graphs.num_graphs)
-    return z
+    with frozen(encoder):
+        return encode_graphs(encoder, GraphBatch.of(data))
 
 
 class _Features:

@@ -19,7 +19,8 @@ from cl_core.evaluation.probe import LogisticModel, fit_logistic, random_splits
 from cl_graphs.evaluation.perturbation import add_random_edges, dice, sign_noise
 from cl_graphs.graph import AttributedGraph
 from cl_graphs.methods.attack import AttackConfig, pgd_attack
-from cl_graphs.methods.encoder import normalized_adjacency
+from cl_graphs.methods.encode import encode
+from cl_graphs.methods.encoder import eval_mode
 from cl_graphs.node_task import NodeModel
 
 __all__ = ["Measured", "attacked_graphs", "measure", "perturbed_graphs", "side_by_side"]
@@ -157,9 +158,8 @@ def attacked_graphs(
         with the budget of the same place; its strength is the radius.
     """
     x = _dense(graph)
-    adjacency = normalized_adjacency(graph.edge_index, graph.num_nodes)
-    with torch.no_grad():
-        clean = model.head(model.encoder(x, adjacency))
+    with eval_mode(model.encoder, model.head):
+        clean = model.head(encode(model.encoder, x, graph.edge_index))
     alpha = model.card.alpha * graph.num_nodes / model.card.subgraph_size
     settings = [
         *(("PGD structure", b, (b, alpha, 0.0, 0.0)) for b in budgets),

@@ -25,7 +25,9 @@ from cl_core.losses import nt_xent
 from cl_graphs.hyper import ArielHyper
 from cl_graphs.methods.attack import AttackConfig, pgd_attack
 from cl_graphs.methods.augment import drop_edges, drop_features
-from cl_graphs.methods.encoder import GCN, eval_mode, normalized_adjacency
+from cl_graphs.methods.closed_form import layers_known
+from cl_graphs.methods.encode import encode
+from cl_graphs.methods.encoder import eval_mode
 from cl_graphs.methods.sparse import SparseMatrix
 
 if TYPE_CHECKING:
@@ -127,21 +129,24 @@ class Ariel(L.LightningModule):
     drawn from torch's global generator).
 
     Args:
-        encoder: Maps features and normalised adjacency to embeddings ``(n, hidden)``.
+        encoder: Maps a graph to embeddings ``(n, width)``: a `GCN`, or any module of a convention
+            of `encode`.
         head: Projection head, used in the losses only.
         hyper: Hyper-parameters; ``epsilon=0`` is GRACE.
         seed: Of views and attack.
     """
 
-    def __init__(self, encoder: GCN, head: nn.Module, hyper: ArielHyper, *, seed: int = 0) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, hyper: ArielHyper, *, seed: int = 0
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.hyper = hyper
         self.seed = seed
         self.attack = AttackConfig.of(hyper)
-        # RReLU and dropout answer differently in training and in eval mode.
-        self._stochastic = any(
+        # Modules like these answer differently in training and in eval mode; who knows of others.
+        self._stochastic = not layers_known(encoder) or any(
             isinstance(m, nn.RReLU | nn.Dropout) for m in (*encoder.modules(), *head.modules())
         )
 
@@ -224,8 +229,7 @@ class Ariel(L.LightningModule):
         )
 
     def _project(self, view: View) -> tuple[Tensor, Tensor]:
-        adjacency = normalized_adjacency(view.edge_index, view.x.shape[0], dtype=view.x.dtype)
-        z = self.encoder(view.x, adjacency)
+        z = encode(self.encoder, view.x, view.edge_index)
         return z, self.head(z)
 
     def _attacked(
@@ -239,7 +243,7 @@ class Ariel(L.LightningModule):
         if isinstance(clean.x, SparseMatrix):
             raise ValueError("the attack changes every feature: give the clean graph a dense x")
         if self._stochastic:
-            with eval_mode(self.encoder, self.head), torch.no_grad():
+            with eval_mode(self.encoder, self.head):
                 h1 = self._project(view1)[1]
         attacked = pgd_attack(
             self.encoder,

@@ -8,39 +8,36 @@ $$\tilde A = A + (S + S^\top) \circ C + I,\quad \hat A = D^{-1/2} \tilde A D^{-1
 S \leftarrow P_B(S + \tfrac{\alpha}{\sqrt k} g_S),\quad
 \delta \leftarrow \mathrm{clip}(\delta + \beta\, \mathrm{sign}\, g_\delta, \pm r).$$
 
-The official code differentiates through the dense $N \times N$ matrix $\hat A$. Here $g_S$ has a
-closed form: with $U_l$ what layer $l$ sends, $O_l = \hat A U_l$ what arrives, $dU_l$ and $G_l$
-their gradients, $r$ the row sums of $\tilde A$ and $p = r^{-1/2}$,
-
-$$q = -\frac{1}{2r} \sum_l \mathrm{rowsum}(G_l \circ O_l + U_l \circ dU_l),$$
-$$g_{ij} = C_{ij} \bigl(p_i p_j [\langle G_i, U_j\rangle + \langle G_j, U_i\rangle]
-+ q_i + q_j\bigr),$$
-
-layers side by side. It has low rank, so pairs are visited in blocks of rows and only the support
-of $S$, about the budget, is ever kept.
+The official code differentiates through the dense $N \times N$ matrix $\hat A$. Here pairs are
+visited in blocks of rows, by the closed form of `closed_form`, and only the support of $S$, about
+the budget, is ever kept.
 
 What is exact: everything, up to rounding, for any block size; $D$ is differentiated through. What
 is restricted: with ``candidates`` only those pairs may flip (all pairs as candidates give the
 unrestricted attack), and where a step is too small for the budget to bind, so that $S$ is
 positive on half of all pairs, only the ``support_limit`` largest entries stay.
+
+Any other encoder than `GCN` is differentiated by autograd over candidate pairs: see `relaxed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from cl_core.matmul import inner
 from cl_graphs.hyper import ArielHyper, GraphArielHyper
 from cl_graphs.methods.augment import uniform
+from cl_graphs.methods.closed_form import ClosedForm, layers_known, structure_gradient
 from cl_graphs.methods.contrast import FixedViewLoss
-from cl_graphs.methods.encoder import GCN, eval_mode, normalized_adjacency
-from cl_graphs.methods.pairs import PairGradient, SimpleGraph, pair_keys, row_blocks, structure_step
+from cl_graphs.methods.encoder import GCN, eval_mode
+from cl_graphs.methods.pairs import SimpleGraph, pair_keys, row_blocks, structure_step
 from cl_graphs.methods.projection import BudgetProjection
+from cl_graphs.methods.relaxed import Relaxed, draw_candidates
 
 __all__ = [
     "AdversarialView",
@@ -51,6 +48,9 @@ __all__ = [
     "pgd_steps",
     "structure_gradient",
 ]
+
+CANDIDATES = 2**14
+"""Random pairs that may gain an edge, where the encoder's layers are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,8 @@ class AttackConfig:
             as its edges. A step too small for the budget to bind leaves every pair whose gradient
             is positive; of those the largest are taken. Graphs of up to 2,896 nodes have no more
             pairs than the default.
+        candidates: Random pairs without an edge that may flip, besides every edge, unless the
+            caller names the pairs. None is every pair for a `GCN`, and 16,384 for another encoder.
     """
 
     steps: int = 5
@@ -77,6 +79,7 @@ class AttackConfig:
     feature_radius: float = 0.04
     bisection_width: float = 1e-3
     support_limit: int = 2**22
+    candidates: int | None = None
 
     @classmethod
     def of(cls, hyper: ArielHyper | GraphArielHyper) -> AttackConfig:
@@ -87,6 +90,7 @@ class AttackConfig:
             structure_step=hyper.alpha,
             feature_step=hyper.beta,
             feature_radius=hyper.feature_radius,
+            candidates=hyper.attack_candidates,
         )
 
     def __post_init__(self) -> None:
@@ -95,6 +99,8 @@ class AttackConfig:
         for name in ("budget", "structure_step", "feature_step", "feature_radius"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.candidates is not None and self.candidates < 0:
+            raise ValueError(f"candidates must be at least 0, got {self.candidates}")
         if self.support_limit < 1:
             raise ValueError(f"support_limit must be at least 1, got {self.support_limit}")
         if self.bisection_width <= 0:
@@ -135,33 +141,8 @@ class AdversarialView:
     losses: tuple[float, ...]
 
 
-def structure_gradient(
-    sent: Sequence[Tensor],
-    arrived: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    degree: Float[Tensor, " n"],
-) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    r"""Factor the loss gradient with respect to $S$, apart from the sign $C$.
-
-    Args:
-        sent: $U_l$ of each layer.
-        arrived: $O_l$ of each layer.
-        grads: $G_l$ of each layer, then $dU_l$ of each layer.
-        degree: $r > 0$, row sums of $\tilde A$.
-
-    Returns:
-        ``left`` and ``right``: the gradient at pair $i < j$ is $C_{ij}$ times
-        ``left[i] @ right[j] + left[j] @ right[i]``.
-    """
-    g, u = torch.cat(list(grads[: len(sent)]), 1), torch.cat(list(sent), 1)
-    o, du = torch.cat(list(arrived), 1), torch.cat(list(grads[len(sent) :]), 1)
-    p = degree.rsqrt()[:, None]
-    q = (g * o).add_(u * du).sum(1, keepdim=True) / (-2 * degree[:, None])
-    return torch.cat([g * p, q], 1), torch.cat([u * p, torch.ones_like(q)], 1)
-
-
 def pgd_steps(
-    encoder: GCN,
+    encoder: nn.Module,
     head: nn.Module,
     x: Float[Tensor, "n d"],
     edge_index: Int64[Tensor, "2 e"],
@@ -169,52 +150,58 @@ def pgd_steps(
     config: AttackConfig,
     *,
     temperature: float,
+    generator: torch.Generator | None = None,
     candidates: Int64[Tensor, "2 c"] | None = None,
     block_rows: int | None = None,
 ) -> Iterator[Perturbation]:
     """Yield the perturbation after each step; arguments as in `pgd_attack`."""
     x, contrast = x.detach(), FixedViewLoss(h_view1, temperature)
     graph = SimpleGraph.of(edge_index, len(x))
-    allowed = None if candidates is None else pair_keys(candidates, graph.num_nodes)
     budget = config.budget * len(graph.keys)
     moves_edges = config.structure_step > 0 and budget > 0
+    allowed = None if candidates is None else pair_keys(candidates, graph.num_nodes)
+    moves_features, known = config.feature_step > 0, layers_known(encoder)
+    if moves_edges and allowed is None and (config.candidates is not None or not known):
+        number = CANDIDATES if config.candidates is None else config.candidates
+        allowed = draw_candidates(graph, number, generator)
+    attacked = (
+        ClosedForm(
+            cast("GCN", encoder),
+            head,
+            graph,
+            contrast,
+            x,
+            features=moves_features,
+            structure=moves_edges,
+        )
+        if known
+        else Relaxed.nodes(encoder, head, graph, contrast, x, allowed if moves_edges else None)
+    )
     keys, values, delta = graph.keys[:0], x.new_empty(0), torch.zeros_like(x)
-    weight_1 = encoder.layers[0].weight.detach()
-    clean = inner(x, weight_1.T)  # X W_1: each step adds only what the change of X sends
     for step in range(1, config.steps + 1):
-        index, weight = graph.weighted(keys, values)
-        adjacency = normalized_adjacency(index, graph.num_nodes, weight, symmetric=True)
-        first = clean if step == 1 or config.feature_step == 0 else clean + inner(delta, weight_1.T)
-        with torch.enable_grad():
-            z, sent, arrived = encoder.trace_sent(first.detach().requires_grad_(), adjacency)
-            loss = contrast(head(z))
-            grads = torch.autograd.grad(loss, [*arrived, *sent])
-        with torch.no_grad():
-            if config.feature_step > 0:
-                g = inner(grads[len(arrived)], weight_1)
-                delta = torch.add(delta, g.sign_(), alpha=config.feature_step)
-                delta.clamp_(-config.feature_radius, config.feature_radius)
-            if moves_edges:
-                degree = x.new_ones(graph.num_nodes).index_add_(0, index[0], weight)
-                left, right = structure_gradient(sent, arrived, grads, degree)
-                gradient = PairGradient(left * (config.structure_step / step**0.5), right)
-                projection = BudgetProjection(
-                    budget, config.bisection_width, limit=config.support_limit
-                )
-                keys, values = structure_step(
-                    graph,
-                    gradient,
-                    keys,
-                    values,
-                    projection,
-                    allowed=allowed,
-                    blocks=row_blocks(graph.num_nodes, block_rows),
-                )
-        yield Perturbation(keys, values, delta, loss.item())
+        rate = config.structure_step / step**0.5
+        loss, grad_x, gradient = attacked.at(delta, keys, values, rate=rate)
+        if moves_features and grad_x is not None:
+            delta = torch.add(delta, grad_x.sign_(), alpha=config.feature_step)
+            delta.clamp_(-config.feature_radius, config.feature_radius)
+        if gradient is not None:
+            projection = BudgetProjection(
+                budget, config.bisection_width, limit=config.support_limit
+            )
+            keys, values = structure_step(
+                graph,
+                gradient,
+                keys,
+                values,
+                projection,
+                allowed=allowed,
+                blocks=row_blocks(graph.num_nodes, block_rows),
+            )
+        yield Perturbation(keys, values, delta, loss)
 
 
 def pgd_attack(
-    encoder: GCN,
+    encoder: nn.Module,
     head: nn.Module,
     x: Float[Tensor, "n d"],
     edge_index: Int64[Tensor, "2 e"],
@@ -230,22 +217,24 @@ def pgd_attack(
     """Attack a graph; parameters are not touched, modules run in eval mode and return to theirs.
 
     Args:
-        encoder: Attacked encoder.
+        encoder: Attacked encoder, of either convention of `encode`.
         head: Its projection head.
         x: Clean features, dense.
         edge_index: Clean edges: undirected, both directions, no loops, no repeats.
         h_view1: Projections of the view that the loss contrasts with; constant.
         config: Strength. With ``structure_step`` or ``feature_step`` 0 that half costs nothing.
         temperature: Of the loss.
-        generator: Source of the draws that turn S into flips, one per pair with S > 0.
+        generator: Source of the candidates, where some are drawn, and of the draws that turn S into
+            flips, one per pair with S > 0.
         bernoulli_u: These draws for every pair, read at row < column.
-        candidates: Pairs (row < column) that may flip; default all, which is exact. Time and
-            memory then follow the number of candidates.
+        candidates: Pairs (row < column) that may flip; default those of ``config.candidates``. Time
+            and memory then follow their number.
         block_rows: Rows of pairs visited at once; any number gives the same view. Default about
             a million pairs a block.
 
     Raises:
-        ValueError: If the graph is not simple and undirected, or a candidate has row >= column.
+        ValueError: If the graph is not simple and undirected, a candidate has row >= column, or the
+            encoder is one whose structure cannot be attacked.
     """
     with eval_mode(encoder, head):
         steps = list(
@@ -257,6 +246,7 @@ def pgd_attack(
                 h_view1,
                 config,
                 temperature=temperature,
+                generator=generator,
                 candidates=candidates,
                 block_rows=block_rows,
             )

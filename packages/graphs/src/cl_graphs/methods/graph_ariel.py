@@ -16,12 +16,12 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cl_graphs.evaluation.embedding import GraphBatch
 from cl_graphs.hyper import GraphArielHyper
 from cl_graphs.methods.attack import AttackConfig
 from cl_graphs.methods.augment import drop_edges, drop_nodes, grown_nodes, mask_nodes
-from cl_graphs.methods.encoder import GIN, eval_mode
+from cl_graphs.methods.encoder import eval_mode
 from cl_graphs.methods.graph_attack import graph_contrast, graph_pgd_attack
+from cl_graphs.methods.graph_batch import GraphBatch, encode_graphs
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -96,14 +96,15 @@ class GraphAriel(L.LightningModule):
     step follow from ``seed``, the rank and the step's number.
 
     Args:
-        encoder: Maps a batch to embeddings ``(g, k)``.
+        encoder: Maps a batch to embeddings ``(g, k)``: a `GIN`, or any module of a convention of
+            `graph_batch`.
         head: Projection head, used in the losses only; see `encoder.graph_head`.
         hyper: Hyper-parameters; ``epsilon=0`` is GraphCL.
         seed: Of augmentation and attack.
     """
 
     def __init__(
-        self, encoder: GIN, head: nn.Module, hyper: GraphArielHyper, *, seed: int = 0
+        self, encoder: nn.Module, head: nn.Module, hyper: GraphArielHyper, *, seed: int = 0
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -144,7 +145,7 @@ class GraphAriel(L.LightningModule):
         loss = contrast = graph_contrast(y, y_other, hyper.temperature)
         terms = {"contrast": contrast.detach(), "embedding": z.detach()}
         if hyper.epsilon > 0:
-            with eval_mode(self.encoder, self.head), torch.no_grad():
+            with eval_mode(self.encoder, self.head):
                 y_fixed = self._project(other)[1]  # the attack sees the running statistics
             attacked = graph_pgd_attack(
                 self.encoder,
@@ -169,5 +170,5 @@ class GraphAriel(L.LightningModule):
         )
 
     def _project(self, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
-        z = self.encoder(graphs.x, graphs.adjacency, graphs.batch, graphs.num_graphs)
+        z = encode_graphs(self.encoder, graphs)
         return z, self.head(z)

@@ -15,7 +15,14 @@ from torch import Tensor
 from cl_core.matmul import inner
 from cl_graphs.methods.projection import BudgetProjection
 
-__all__ = ["PairGradient", "SimpleGraph", "pair_keys", "row_blocks", "structure_step"]
+__all__ = [
+    "CandidateGradient",
+    "PairGradient",
+    "SimpleGraph",
+    "pair_keys",
+    "row_blocks",
+    "structure_step",
+]
 
 BLOCK_ENTRIES = 2**20
 """Entries of one block of pairs: 4 MiB in float32."""
@@ -51,7 +58,7 @@ class SimpleGraph:
     def contains(self, keys: Tensor) -> Tensor:
         if len(self.keys) == 0:
             return torch.zeros_like(keys, dtype=torch.bool)
-        place = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        place = torch.searchsorted(self.keys, keys.contiguous()).clamp_(max=len(self.keys) - 1)
         return self.keys[place] == keys
 
     def weighted(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +103,20 @@ class PairGradient:
         return torch.cat(parts)
 
 
+@dataclass(frozen=True, eq=False)
+class CandidateGradient:
+    """g_S up to the sign C at some pairs only, in the order of their keys."""
+
+    values: Tensor
+
+    def at(self, pairs: Tensor) -> Tensor:
+        assert pairs.shape[1] == len(self.values)
+        return self.values
+
+
 def structure_step(
     graph: SimpleGraph,
-    gradient: PairGradient,
+    gradient: PairGradient | CandidateGradient,
     keys: Int64[Tensor, " s"],
     values: Float[Tensor, " s"],
     projection: BudgetProjection,
@@ -110,7 +128,7 @@ def structure_step(
 
     Args:
         graph: Clean edges: the gradient changes sign there.
-        gradient: The gradient, times the step size.
+        gradient: The gradient, times the step size; at the pairs ``allowed``, or at all.
         keys: Where S is not 0, ascending.
         values: S there.
         projection: A fresh projection onto the budget.
@@ -127,6 +145,7 @@ def structure_step(
         moved[torch.searchsorted(allowed, keys)] += values
         projection.add(moved, lambda places: allowed[places])
         return projection.finish()
+    assert isinstance(gradient, PairGradient)
     n = graph.num_nodes
     for start, stop, end in row_blocks(n) if blocks is None else blocks:
         block = gradient.rows(start, stop, end).view(-1)

@@ -1,8 +1,8 @@
-"""Mini-batches of a large graph: random induced subgraphs, delivered by PyG's DataLoader.
+"""Mini-batches of a large graph: induced subgraphs, delivered by PyG's DataLoader.
 
-ARIEL (Feng et al. 2022) trains on one random node subset a step. Here draw number ``t`` is a pure
-function of ``(seed, t)``, so a resumed run meets the subsets an uninterrupted one would have met,
-whatever the number of workers.
+ARIEL (Feng et al. 2022) trains on one random node subset a step; `clusters` and `neighbors` choose
+nodes otherwise. Draw number ``t`` is a pure function of ``(seed, t)``, so a resumed run meets the
+subgraphs an uninterrupted one would have met, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from cl_core import distributed
-from cl_core.errors import InputError
 from cl_graphs.graph import AttributedGraph
 from cl_graphs.readers.features import csr_entries, dense_rows
 
@@ -27,11 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DrawSampler",
+    "PassDataset",
     "SubgraphDataset",
+    "dataset_for",
     "induced_edges",
     "loader_for",
     "random_nodes",
+    "seeded",
 ]
+
+ORDER = 1
+"""Sets the stream of a pass's order apart from those of its draws."""
 
 FOREVER = 2**31
 """Length of an endless dataset: the sampler, not the dataset, ends an epoch."""
@@ -53,10 +58,13 @@ def random_nodes(num_nodes: int, size: int, *, seed: int, draw: int) -> Int64[Te
     """
     if size >= num_nodes:
         return torch.arange(num_nodes)
-    # Neighbouring seeds and draws must not give related streams, hence the hash.
-    state = np.random.SeedSequence([seed, draw]).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-    return torch.randperm(num_nodes, generator=generator)[:size].sort().values
+    return torch.randperm(num_nodes, generator=seeded(seed, draw))[:size].sort().values
+
+
+def seeded(*keys: int) -> torch.Generator:
+    """Make a generator whose stream is unrelated to that of neighbouring keys."""
+    state = np.random.SeedSequence(keys).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def induced_edges(
@@ -96,6 +104,9 @@ class SubgraphDataset(Dataset["Data"]):
         ValueError: If ``subgraph_size < 2`` or ``seed < 0``.
     """
 
+    draws_per_pass: int | None = None
+    """Draws in which every node is seen once; None if draws are independent."""
+
     def __init__(self, graph: AttributedGraph, *, subgraph_size: int, seed: int) -> None:
         if subgraph_size < 2:
             raise ValueError(f"subgraph_size must be at least 2, got {subgraph_size}")
@@ -110,17 +121,46 @@ class SubgraphDataset(Dataset["Data"]):
     def __len__(self) -> int:
         return FOREVER
 
+    def nodes_of(self, draw: int) -> Int64[Tensor, " k"]:
+        """Return the nodes of a draw, ascending."""
+        return random_nodes(self.graph.num_nodes, self.subgraph_size, seed=self.seed, draw=draw)
+
     def __getitem__(self, draw: int) -> Data:
         from cl_graphs.readers.pyg import Data
 
-        graph = self.graph
-        nodes = random_nodes(graph.num_nodes, self.subgraph_size, seed=self.seed, draw=draw)
+        graph, nodes = self.graph, self.nodes_of(draw)
         return Data(
             x=dense_rows(graph.x, nodes),
             edge_index=induced_edges(self.pointers, graph.edge_index[1], nodes),
             y=None if graph.y is None else graph.y[nodes],
             n_id=nodes,
         )
+
+
+class PassDataset(SubgraphDataset):
+    """Subgraphs that together see every node once a pass, in an order drawn for each pass.
+
+    Args:
+        graph: Any graph.
+        subgraph_size: About how many nodes an item starts from.
+        seed: At least 0.
+        parts: Items of a pass.
+    """
+
+    def __init__(
+        self, graph: AttributedGraph, *, subgraph_size: int, seed: int, parts: int
+    ) -> None:
+        super().__init__(graph, subgraph_size=subgraph_size, seed=seed)
+        self.draws_per_pass: int = parts
+        self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def order_of(self, draw: int, size: int) -> tuple[Int64[Tensor, " n"], int]:
+        """Return the permutation of ``size`` things for the pass of a draw, and its place in it."""
+        number, place = divmod(draw, self.draws_per_pass)
+        if self._order[0] != number:  # the draws of a pass come one after the other
+            generator = seeded(self.seed, number, ORDER)
+            self._order = number, torch.randperm(size, generator=generator)
+        return self._order[1], place
 
 
 class DrawSampler(DistributedSampler[Any]):
@@ -131,7 +171,8 @@ class DrawSampler(DistributedSampler[Any]):
 
     Args:
         dataset: What the draws index.
-        steps_per_epoch: Draws of each rank in an epoch.
+        steps_per_epoch: Draws of each rank in an epoch; of a `PassDataset` default one pass over
+            all ranks together.
         rank: This process; default: asked of the process group when an epoch starts, so the sampler
             may be made before the group is.
         world_size: All processes; likewise.
@@ -142,9 +183,9 @@ class DrawSampler(DistributedSampler[Any]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: SubgraphDataset,
         *,
-        steps_per_epoch: int,
+        steps_per_epoch: int = 1,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -152,18 +193,22 @@ class DrawSampler(DistributedSampler[Any]):
             raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
         super().__init__(dataset, num_replicas=world_size or 1, rank=rank or 0, shuffle=False)
         self.steps_per_epoch = steps_per_epoch
+        self.per_pass = dataset.draws_per_pass
         self.given = rank, world_size
 
     def __len__(self) -> int:
-        return self.steps_per_epoch
+        if self.per_pass is None:
+            return self.steps_per_epoch
+        return -(-self.per_pass // self._world())
 
     def __iter__(self) -> Iterator[int]:
-        rank, world_size = self.given
-        rank = distributed.rank() if rank is None else rank
-        world_size = distributed.world_size() if world_size is None else world_size
-        first = self.epoch * self.steps_per_epoch
-        for step in range(first, first + self.steps_per_epoch):
+        rank = distributed.rank() if self.given[0] is None else self.given[0]
+        world_size, steps = self._world(), len(self)
+        for step in range(self.epoch * steps, (self.epoch + 1) * steps):
             yield step * world_size + rank
+
+    def _world(self) -> int:
+        return distributed.world_size() if self.given[1] is None else self.given[1]
 
 
 def loader_for(
@@ -179,16 +224,18 @@ def loader_for(
 ) -> Any:
     """Serve mini-batches of one graph as PyG ``Data``.
 
+    Whatever the sampler, batches repeat exactly from ``(seed, epoch, rank)``.
+
     Args:
         graph: Any graph.
         subgraph_size: Nodes of a batch for ``random``; mean nodes of a cluster for ``cluster``;
-            seed nodes, each with up to 10 + 10 sampled neighbours, for ``neighbor``.
+            nodes a batch starts from, each with up to 10 + 10 sampled neighbours, for ``neighbor``.
         steps_per_epoch: Batches of an epoch and rank; ``random`` only, the others see every node
             once an epoch.
-        seed: At least 0. ``random`` repeats exactly from ``(seed, epoch, rank)``; the others follow
-            torch's global generator.
-        sampler: ``random`` draws node subsets as published; ``cluster`` is PyG's ClusterLoader
-            (Chiang et al. 2019); ``neighbor`` is PyG's NeighborLoader (Hamilton et al. 2017).
+        seed: At least 0.
+        sampler: ``random`` draws node subsets as published; ``cluster`` serves the parts of
+            `clusters.partition` (Chiang et al. 2019); ``neighbor`` samples neighbours (Hamilton et
+            al. 2017). Batches are induced subgraphs.
         workers: Processes that prepare batches.
         rank: This process in a distributed run; default: asked of the process group.
         world_size: All processes; likewise.
@@ -202,35 +249,27 @@ def loader_for(
     """
     from cl_graphs.readers.pyg import loader
 
+    dataset = dataset_for(graph, subgraph_size=subgraph_size, seed=seed, sampler=sampler)
+    draws = DrawSampler(dataset, steps_per_epoch=steps_per_epoch, rank=rank, world_size=world_size)
+    return loader.DataLoader(dataset, batch_size=1, sampler=draws, num_workers=workers)
+
+
+def dataset_for(
+    graph: AttributedGraph,
+    *,
+    subgraph_size: int,
+    seed: int,
+    sampler: Literal["random", "cluster", "neighbor"],
+) -> SubgraphDataset:
+    """Make what `loader_for` serves."""
     if sampler == "random":
-        dataset = SubgraphDataset(graph, subgraph_size=subgraph_size, seed=seed)
-        draws = DrawSampler(
-            dataset, steps_per_epoch=steps_per_epoch, rank=rank, world_size=world_size
-        )
-        return loader.DataLoader(dataset, batch_size=1, sampler=draws, num_workers=workers)
-    if sampler not in ("cluster", "neighbor"):
-        raise ValueError(f"sampler must be 'random', 'cluster' or 'neighbor', got {sampler!r}")
-    _require_extension(sampler)
-    data = graph.to_data()
+        return SubgraphDataset(graph, subgraph_size=subgraph_size, seed=seed)
+    if sampler == "neighbor":
+        from cl_graphs.methods.neighbors import NeighborDataset
+
+        return NeighborDataset(graph, subgraph_size=subgraph_size, seed=seed)
     if sampler == "cluster":
-        parts = loader.ClusterData(data, num_parts=max(1, -(-graph.num_nodes // subgraph_size)))
-        return loader.ClusterLoader(parts, batch_size=1, shuffle=True, num_workers=workers)
-    return loader.NeighborLoader(
-        data,
-        num_neighbors=[10, 10],
-        subgraph_type="induced",  # both directions of each edge, as the encoder expects
-        batch_size=subgraph_size,
-        shuffle=True,
-        num_workers=workers,
-    )
+        from cl_graphs.methods.clusters import ClusterDataset
 
-
-def _require_extension(sampler: str) -> None:
-    """Refuse a sampler whose compiled code is not installed, before PyG's own late ImportError."""
-    from cl_graphs.readers.pyg import typing
-
-    if not (typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE):
-        raise InputError(
-            f"--sampler {sampler} needs the compiled package pyg-lib (or torch-sparse), which is "
-            "not installed; install it, or use --sampler random"
-        )
+        return ClusterDataset(graph, subgraph_size=subgraph_size, seed=seed)
+    raise ValueError(f"sampler must be 'random', 'cluster' or 'neighbor', got {sampler!r}")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-__all__ = ["SparseMatrix"]
+__all__ = ["SparseMatrix", "WeightedMatrix"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,61 @@ class SparseMatrix:
     def __matmul__(self, dense: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
         product: Tensor = _Product.apply(dense, self.matrix, self.transpose)
         return product
+
+
+BLOCK_ENTRIES = 2**22
+"""Numbers held at once while the gradient of a matrix's entries is computed: 16 MiB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedMatrix(SparseMatrix):
+    """A symmetric matrix whose entries have gradients too, in memory linear in their number.
+
+    ``matrix`` and ``transpose`` are one COO tensor that is differentiable in its values.
+    """
+
+    @classmethod
+    def symmetric(
+        cls, index: Int64[Tensor, "2 e"], values: Float[Tensor, " e"], size: int
+    ) -> WeightedMatrix:
+        """Build the matrix from distinct entries in row-major order.
+
+        Args:
+            index: Row and column of each entry; with ``(i, j)`` also ``(j, i)``, of equal value.
+            values: The entries, differentiable.
+            size: Rows and columns.
+        """
+        matrix = _ordered(index, values, (size, size))
+        return cls(matrix, matrix)
+
+    def __matmul__(self, dense: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+        product: Tensor = _WeightedProduct.apply(
+            dense, self.matrix.values(), self.matrix.indices(), len(self.matrix)
+        )
+        return product
+
+
+class _WeightedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, values: Tensor, index: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(dense, values, index)
+        ctx.size = size
+        return _multiply(_ordered(index, values, (size, size)), dense)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        dense, values, index = ctx.saved_tensors
+        grad_dense = grad_values = None
+        if ctx.needs_input_grad[0]:
+            grad_dense = _multiply(_ordered(index, values, (ctx.size, ctx.size)), grad)
+        if ctx.needs_input_grad[1]:
+            rows = max(1, BLOCK_ENTRIES // dense.shape[1])
+            ends = (torch.split(end, rows) for end in index)
+            grad_values = torch.cat(
+                [(grad[i] * dense[j]).sum(1) for i, j in zip(*ends, strict=True)]
+            )
+        return grad_dense, grad_values, None, None
 
 
 def _coalesced(index: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -1,9 +1,8 @@
-"""Files a user names, opened with care: nothing in them can run code, every fault is one line."""
+"""Arrays of numpy and scipy that hold graphs: feature matrices, and sparse matrices checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
+from cl_core.tables.arrays import read_array, read_arrays, readable
 
-__all__ = ["csr_matrix", "existing_file", "plain_array", "plain_arrays", "readable"]
-
-
-def existing_file(path: str | Path) -> Path:
-    """Return ``path`` if it is a file with something in it.
-
-    Raises:
-        InputError: If it does not exist, is a folder or is empty.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give a file")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; correct the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty; give a file with data")
-    return path
-
-
-@contextmanager
-def readable(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a damaged file provokes in a reader into one line about that file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if "allow_pickle" in reason:
-            reason = "it holds pickled objects, which could run code; save plain arrays"
-        raise InputError(f"{path} cannot be read as {what}: {reason}") from error
-
-
-def plain_array(path: Path) -> NDArray[Any]:
-    """Read a ``.npy`` file; a pickle in it is refused, not run."""
-    with readable(path, "a numpy array"):
-        with path.open("rb") as file:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        return array
-
-
-def plain_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of a ``.npz`` file; a pickle in it is refused, not run."""
-    with (
-        readable(path, "an npz of plain arrays"),
-        path.open("rb") as stream,  # numpy leaves a broken archive open that it opened itself
-        np.load(stream, allow_pickle=False) as file,
-    ):
-        return {key: file[key] for key in file.files}
+__all__ = ["csr_matrix", "feature_array", "sparse_of"]
 
 
 def csr_matrix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
@@ -83,3 +35,60 @@ def csr_matrix(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Any:
     matrix = sp.csr_matrix((data, indices, arrays[f"{prefix}indptr"]), shape)
     matrix.check_format(full_check=True)
     return matrix
+
+
+def feature_array(path: Path) -> Any:
+    """Read a feature matrix from ``.npy``, or from an ``.npz`` that holds one.
+
+    Returns:
+        Real numbers ``(n, d)``: a numpy array, or scipy CSR.
+
+    Raises:
+        InputError: If the file cannot be read or holds something else.
+    """
+    x = read_array(path) if path.suffix.lower() == ".npy" else _matrix_of_npz(path)
+    if x.dtype.kind not in "iufb":
+        raise InputError(f"{path} holds {x.dtype}, features must be real numbers")
+    if x.ndim != 2:
+        raise InputError(
+            f"{path} has {x.ndim} dimension(s), features need two: a row per node, a column each"
+        )
+    return x
+
+
+def sparse_of(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Any | None:
+    """The matrix that ``scipy.sparse.save_npz`` wrote, as CSR; None if it did not write these.
+
+    Raises:
+        InputError: If the parts do not fit together.
+    """
+    if not {"format", "shape", "data"} <= set(arrays):
+        return None
+    import scipy.sparse as sp
+
+    with readable(path, "a scipy sparse matrix"):
+        kind, shape = arrays["format"].item(), tuple(int(size) for size in arrays["shape"])
+        if kind == b"csr":
+            return csr_matrix(arrays, "")
+        if kind == b"csc":
+            parts = (arrays["data"], arrays["indices"], arrays["indptr"])
+            matrix = sp.csc_matrix(parts, shape)
+            matrix.check_format(full_check=True)
+            return matrix.tocsr()
+        if kind == b"coo":
+            # The constructor checks that no index points outside.
+            return sp.csr_matrix((arrays["data"], (arrays["row"], arrays["col"])), shape)
+        raise ValueError(f"its format is {kind!r}; save it as csr")
+
+
+def _matrix_of_npz(path: Path) -> Any:
+    arrays = read_arrays(path)
+    matrix = sparse_of(path, arrays)
+    if matrix is not None:
+        return matrix
+    for key in ("x", "features", *arrays):
+        if key in arrays and (key in ("x", "features") or len(arrays) == 1):
+            return arrays[key]
+    raise InputError(
+        f"{path} holds {', '.join(arrays) or 'nothing'}; name the feature matrix x or features"
+    )

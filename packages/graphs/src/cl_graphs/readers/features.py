@@ -12,7 +12,19 @@ from torch import Tensor
 
 from cl_core.errors import InputError
 
-__all__ = ["csr_entries", "dense_rows", "feature_matrix", "one_hot_degrees"]
+__all__ = [
+    "DEGREE",
+    "csr_entries",
+    "degree_names",
+    "dense_rows",
+    "feature_matrix",
+    "one_hot_degrees",
+    "reordered",
+]
+
+DEGREE = "degree"
+"""The value of ``features`` that asks for one-hot degrees."""
+
 
 DENSE_LIMIT = 2**26
 """Entries of the feature matrix (256 MiB as float32) up to which it is held dense."""
@@ -82,6 +94,29 @@ def one_hot_degrees(
     """
     degrees = torch.bincount(edge_index[0], minlength=num_nodes).clamp(max=width - 1)
     return torch.nn.functional.one_hot(degrees, width).float()
+
+
+def degree_names(width: int = 65) -> tuple[str, ...]:
+    """What the columns of `one_hot_degrees` are called."""
+    return (*(f"degree {k}" for k in range(width - 1)), f"degree {width - 1} or more")
+
+
+def reordered(x: Float[Tensor, "n d"], order: Int64[Tensor, " d"]) -> Float[Tensor, "n d"]:
+    """Put the columns of a dense or sparse feature matrix into another order.
+
+    Args:
+        x: Strided or ``torch.sparse_csr``.
+        order: A permutation; column ``j`` of the result is column ``order[j]`` of ``x``.
+    """
+    if x.layout == torch.strided:
+        return x[:, order].contiguous()
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            x.crow_indices(), place[x.col_indices()], x.values(), size=x.shape
+        )
 
 
 def dense_rows(x: Float[Tensor, "n d"], nodes: Int64[Tensor, " k"]) -> Float[Tensor, "k d"]:

@@ -7,16 +7,20 @@ values 1); ``y``; and the split ``idx_train``, ``idx_val``, ``idx_test``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cl_core.errors import InputError
+from cl_core.tables.arrays import existing_file, read_arrays, readable
 from cl_graphs.graph import AttributedGraph, make_graph
-from cl_graphs.readers.arrays import csr_matrix, existing_file, plain_arrays, readable
+from cl_graphs.readers.arrays import csr_matrix
 
-__all__ = ["load_poisoned"]
+__all__ = ["load_poisoned", "poisoned_of"]
 
 
 def load_poisoned(
@@ -36,7 +40,13 @@ def load_poisoned(
         InputError: If the file is not of this layout.
     """
     path = existing_file(path)
-    arrays = plain_arrays(path)
+    return poisoned_of(path, read_arrays(path), normalize_features=normalize_features)
+
+
+def poisoned_of(
+    path: Path, arrays: Mapping[str, NDArray[Any]], *, normalize_features: bool = False
+) -> dict[float, AttributedGraph]:
+    """Make the graphs of the arrays of such a file; see `load_poisoned`."""
     graphs: dict[float, AttributedGraph] = {}
     with readable(path, "a poisoned graph (edges_clean, x_indices, x_indptr, x_shape, y, idx_*)"):
         rates = {

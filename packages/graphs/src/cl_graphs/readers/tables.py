@@ -1,14 +1,13 @@
-"""Edge lists, feature matrices and label columns as they lie on a user's disk.
+"""Edge lists, feature matrices and labels of nodes, out of the one reader of tables.
 
-Formats: ``.csv`` (comma or semicolon), ``.tsv``, ``.txt``, ``.parquet``, ``.npy``, ``.npz``; text
-is UTF-8. Every fault is an `InputError` that names the file and the line.
+What stands in a table beside numbers says whose row it is: `cl_core.tables.ids` finds that column,
+and rows with owners are never attached by position. Every fault is an `InputError` with its line.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,279 +15,259 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl_core.errors import InputError
-from cl_graphs.readers.arrays import csr_matrix, plain_array, plain_arrays, readable
+from cl_core.tables.arrays import read_array
+from cl_core.tables.files import Column, Table, is_number, read_table
+from cl_core.tables.ids import OWNERS, Owner, find_owner
+from cl_graphs.readers.arrays import feature_array
 
-__all__ = ["Column", "read_edges", "read_features", "read_labels"]
+__all__ = [
+    "EdgeTable",
+    "FeatureTable",
+    "LabelTable",
+    "read_edges",
+    "read_features",
+    "read_labels",
+]
 
-ENDS = ({"source", "src", "from", "u"}, {"target", "dst", "to", "v"})
-"""Headers that name the two ends of an edge."""
+ENDS = (
+    ("source", "src", "from", "u", "from_node", "fromnodeid", "node_1", "node1", "id_1"),
+    ("target", "dst", "to", "v", "to_node", "tonodeid", "node_2", "node2", "id_2"),
+)
+"""Headers that name the two ends of an edge, in any case."""
+
+LABELS = ("label", "labels", "class", "y", "target", "category", "community")
+"""Headers that name the class of a node."""
+
+SPLIT = "split"
+"""Header that names the part of the published split that a node is in."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """Cells of one column and where each stands in its file.
+@dataclass(frozen=True, eq=False)
+class EdgeTable:
+    """The two ends of each edge, in the file's order, as the file spells them.
 
     Attributes:
-        cells: Stripped text, or whole numbers.
-        places: Line number (text files) or row number from 1 of each cell.
-        unit: What ``places`` counts: ``line`` or ``row``.
+        ends: Sources and targets.
+        notes: What was left out, a line each.
     """
 
-    cells: Sequence[str] | NDArray[Any]
-    places: Sequence[int]
-    unit: str = "line"
-
-    def place(self, index: int) -> str:
-        """Say where a cell stands."""
-        return f"{self.unit} {self.places[index]}"
+    ends: tuple[Column, Column]
+    notes: list[str] = field(default_factory=list)
 
 
-def read_edges(path: Path) -> tuple[Column, Column, list[str]]:
-    """Read the two ends of each edge, in the file's order, as the file spells them.
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """A feature matrix, a row per node.
 
-    Columns ``source`` and ``target`` (or ``src, dst``, ``from, to``, ``u, v``) are taken if there
-    is a header with them, otherwise the first two. Lines that start with ``#`` or ``%`` are
-    comments.
+    Attributes:
+        x: Numbers ``(n, d)``, a numpy array or scipy CSR.
+        ids: What the file calls each row's node; None where it does not say.
+        names: Of the columns; empty where they have none.
+        notes: What was taken for what, a line each.
+    """
 
-    Returns:
-        Sources, targets, and a note if the file has columns that are not used.
+    x: Any
+    ids: list[str] | None = None
+    names: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """Labels of nodes.
+
+    Attributes:
+        labels: As the file spells them; of ``.npy`` the array.
+        owners: The nodes they belong to; None for one label a node in the order of the nodes.
+        splits: What the file says of each row's part of the split; None where it does not.
+        notes: What was taken for what, a line each.
+    """
+
+    labels: Column | NDArray[Any]
+    owners: Column | None = None
+    splits: Column | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read_edges(path: Path) -> EdgeTable:
+    """Read an edge list.
+
+    Columns ``source`` and ``target`` (or other names of `ENDS`) are taken if there is a header with
+    them, otherwise the first two. A nameless first column, as a data frame writes its index, is no
+    end. Lines that start with ``#`` or ``%`` are comments.
 
     Raises:
         InputError: If the file cannot be read, has rows of unequal length or only one column.
     """
-    if path.suffix.lower() == ".parquet":
-        names, columns = _parquet(path)
-        header: list[str] | None = names
-        places: Sequence[int] = range(1, len(columns[0]) + 1 if columns else 1)
-        width, unit = len(names), "row"
-    else:
-        rows, places = _cells(path, comments=True)
-        header = rows[0] if _is_edge_header(rows) else None
-        if header is not None:
-            rows, places = rows[1:], places[1:]
-        width, unit = len(header or rows[0]), "line"
-        columns = [[row[k] for row in rows] for k in range(width)]
+    table = read_table(path, known=[*ENDS[0], *ENDS[1]], comments=True)
+    notes = []
+    if table.names is None and table.columns[0].text[0] == "":  # a data frame of unnamed columns
+        table = read_table(path, header="yes", comments=True)
+    if table.names is not None and table.lower[0] in ("", "unnamed: 0"):
+        notes.append(f"not used of {path.name}: the nameless first column, an index")
+        table = table.without(0)
+    width = len(table.columns)
     if width < 2:
         raise InputError(f"{path} has one column; an edge list has two: source and target")
-    first, second = _ends(header)
-    others = [header[k] if header else str(k + 1) for k in range(width) if k not in (first, second)]
-    notes = [f"not used of {path.name}: column {', '.join(others)}"] if others else []
-    return Column(columns[first], places, unit), Column(columns[second], places, unit), notes
+    counted = [str(k) for k in range(width)]
+    if table.names is None and [column.text[0] for column in table.columns] == counted:
+        if width > 2:  # an edge 0, 1 of weight 2 is less likely than the header of a data frame
+            table = read_table(path, header="yes", comments=True)
+            notes.append(f"{path.name}: the first line, {','.join(counted)}, is read as a header")
+        else:
+            notes.append(
+                f"{path.name}: the first line, 0,1, is read as an edge; if it is a header, "
+                "write source,target"
+            )
+    places = [table.index(*names) for names in ENDS]
+    if None in places or places[0] == places[1]:
+        places = [0, 1]
+    others = [k for k in range(width) if k not in places]
+    if others:
+        named = [table.names[k] if table.names else str(k + 1) for k in others]
+        notes.append(f"not used of {path.name}: column {', '.join(named)}")
+    first, second = (table.columns[place] for place in places if place is not None)
+    return EdgeTable((first, second), notes)
 
 
-def read_features(path: Path) -> tuple[Any, list[str] | None]:
-    """Read a feature matrix, a row per node.
+def read_features(path: Path, known: Callable[[], Collection[str]]) -> FeatureTable:
+    """Read a feature matrix.
 
     ``.npy`` and ``.npz`` (one array, or one named ``x`` or ``features``, or scipy's sparse layout)
-    hold numbers only; ``.csv``, ``.tsv``, ``.txt`` and ``.parquet`` may have a column ``id``. A
-    first line that is not all numbers, or counts ``0,1,2,...`` as pandas writes it, is a header.
+    hold numbers only. In tables a first line that is not all numbers, or counts ``0,1,2,...`` as
+    a data frame writes it, is a header; a column called ``id``, ``node``, ``name``, ... says whose
+    row it is, and so does a nameless first column.
 
-    Returns:
-        Numbers ``(n, d)``, a numpy array or scipy CSR, and the ids if there is such a column.
+    Args:
+        path: The file.
+        known: Gives what the edge list calls nodes.
 
     Raises:
-        InputError: If the file cannot be read, is not numeric, not two-dimensional or ragged.
+        InputError: If the file cannot be read, is not numeric, not two-dimensional or ragged, or
+            if it is not clear whose rows they are.
     """
-    suffix = path.suffix.lower()
+    if path.suffix.lower() in (".npy", ".npz"):
+        return FeatureTable(feature_array(path))
+    table = read_table(path, known=OWNERS)
+    if table.names is None:
+        first = [column.text[0] for column in table.columns]
+        if first[0] == "" or (len(first) > 1 and first == [str(k) for k in range(len(first))]):
+            table = read_table(path, header="yes")
+    owner, notes = _owner_of_features(table, known())
     ids = None
-    if suffix == ".npy":
-        x = plain_array(path)
-    elif suffix == ".npz":
-        x = _npz_matrix(path)
-    elif suffix == ".parquet":
-        names, columns = _parquet(path)
-        lower = [name.lower() for name in names]
-        if "id" in lower:
-            names.pop(lower.index("id"))
-            ids = [str(cell) for cell in columns.pop(lower.index("id"))]
-        for name, column in zip(names, columns, strict=True):
-            if np.asarray(column).dtype.kind not in "iufb":
-                raise InputError(
-                    f"{path}: column {name!r} is text or has empty cells; encode or drop it"
-                )
-        x = np.column_stack(columns) if columns else np.empty((len(ids or []), 0))
-    else:
-        x, ids = _text_matrix(path)
-    if x.dtype.kind not in "iufb":
-        raise InputError(f"{path} holds {x.dtype}, features must be real numbers")
-    if x.ndim != 2:
+    if owner is not None:
+        ids = table.columns[owner.column].text
+        notes += [owner.told] if owner.told else []
+        table = table.without(owner.column)
+    return FeatureTable(_numbers(path, table), ids, table.names or (), notes)
+
+
+def _owner_of_features(table: Table, known: Collection[str]) -> tuple[Owner | None, list[str]]:
+    """The column that names the nodes; a first column without such a name must name them all."""
+    owner = find_owner(table)
+    cells = table.columns[0].text
+    if owner is not None or len(table.columns) < 2 or not set(known) <= set(cells):
+        return owner, []
+    if len(set(cells)) < len(cells):
+        return None, []
+    if table.names is None:
+        told = f"{table.path.name}: the first column holds ids and says whose row it is"
+        return Owner(0, told), []
+    name = table.names[0]
+    if cells != [str(k) for k in range(len(cells))]:
         raise InputError(
-            f"{path} has {x.ndim} dimension(s), features need two: a row per node, a column each"
+            f"{table.path}: the first column, {name!r}, holds names of nodes; head it id if it "
+            "says whose row it is, or move it to the end if it is a feature"
         )
-    return x, ids
+    return None, [
+        f"{table.path.name}: the first column, {name!r}, counts the rows and is kept as a feature; "
+        "head it id if it names the nodes"
+    ]
 
 
-def read_labels(path: Path) -> tuple[Column, Column | None]:
-    """Read a label per node.
+def read_labels(path: Path, known: Sequence[str]) -> LabelTable:
+    """Read labels of nodes.
 
-    A table with columns ``id`` and ``label``, or two columns in that order, or one column; ``.txt``
-    holds a label a line; ``.npy`` whole numbers or text.
+    One column is a label per node. Of several, one says whose label it is: by its name (``id``,
+    ``node``, ...), as a first column whose cells are the nodes' names, or as the first of two
+    without a header. ``.txt`` and ``.tsv`` may hold ``id label`` a line. A column ``split`` says
+    ``train``, ``val`` or ``test``. ``.npy`` holds what `cl_graphs.readers.labels.array_labels`
+    takes.
 
-    Returns:
-        Labels as text (blank: none), and the ids they belong to if the file gives them.
+    Args:
+        path: The file.
+        known: What the nodes are called.
 
     Raises:
-        InputError: If the file cannot be read or has a different form.
+        InputError: If the file cannot be read or it is not clear which column is which.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        values = plain_array(path)
-        if values.ndim != 1 or values.dtype.kind not in "iubUf":
-            raise InputError(
-                f"{path} is {values.dtype} of shape {values.shape}; labels are one row of "
-                "whole numbers or text"
-            )
-        return Column(_label_text(path, values), range(1, len(values) + 1), "row"), None
-    if suffix == ".parquet":
-        header, columns = _parquet(path)
-        places: Sequence[int] = range(1, len(columns[0]) + 1 if columns else 1)
-        table = [_label_text(path, column) for column in columns]
-        unit = "row"
+    if path.suffix.lower() == ".npy":
+        return LabelTable(read_array(path))
+    table = _label_cells(path, known)
+    split = table.index(SPLIT)
+    splits = None if split is None else table.columns[split]
+    table = table if split is None else table.without(split)
+    width = len(table.columns)
+    owner = find_owner(table, known)
+    if owner is None and table.names is None and width == 2:
+        owner = Owner(0, "")
+    if width == 1 and owner is not None and table.index(*LABELS) is None:
+        # A single column called id, name, ...: still the labels, unless they are the ids.
+        if set(table.columns[0].text) <= set(known):
+            raise InputError(f"{path} has no column named label")
+        owner = None
+    others = [k for k in range(width) if owner is None or k != owner.column]
+    label = table.without(*(k for k in range(width) if k not in others)).index(*LABELS)
+    if label is not None:
+        label = others[label]
+    elif len(others) == 1:
+        (label,) = others
     else:
-        rows, places = _cells(path, split=suffix != ".txt")
-        named = {"label", "class", "id"} & {cell.lower() for cell in rows[0]}
-        header = rows[0] if named else []
-        rows, places = (rows[1:], places[1:]) if named else (rows, places)
-        table = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
-        unit = "line"
-    lower = [name.lower() for name in header]
-    label = next((lower.index(name) for name in ("label", "class") if name in lower), None)
-    if label is None:
-        if len(table) > 2:
-            raise InputError(f"{path} has {len(table)} columns; name two of them id and label")
-        label = len(table) - 1
-    which = lower.index("id") if "id" in lower else (0 if not header and len(table) == 2 else None)
-    if which == label:
-        raise InputError(f"{path} has no column named label")
-    owner = None if which is None else Column(table[which], places, unit)
-    return Column(table[label], places, unit), owner
-
-
-def _label_text(path: Path, values: Sequence[Any] | NDArray[Any]) -> list[str]:
-    """Spell labels as text; what is missing (None, NaN) becomes blank."""
-    cells = []
-    for value in values.tolist() if isinstance(values, np.ndarray) else values:
-        if isinstance(value, float) and value == value and not value.is_integer():
-            raise InputError(f"{path} holds the fraction {value}; labels are whole numbers or text")
-        missing = value is None or value != value
-        cells.append("" if missing else str(int(value) if isinstance(value, float) else value))
-    return cells
-
-
-def _cells(
-    path: Path, *, comments: bool = False, split: bool = True
-) -> tuple[list[list[str]], list[int]]:
-    """Split a text file into rows of equally many stripped cells, with their line numbers."""
-    with readable(path, "UTF-8 text"):
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    kept = [
-        (number, line)
-        for number, line in enumerate(lines, 1)
-        if line.strip() and not (comments and line.lstrip()[0] in "#%")
-    ]
-    if not kept:
-        raise InputError(f"{path} has no rows; give a file with data")
-    first = kept[0][1]
-    present = [mark for mark in "\t,;" if mark in first] if split else []
-    if present:
-        mark = present[0]
-        with readable(path, "a table"):
-            rows = [
-                next(csv.reader([line], delimiter=mark)) if '"' in line else line.split(mark)
-                for _, line in kept
-            ]
-    elif split and path.suffix.lower() == ".txt":
-        rows = [line.split() for _, line in kept]
-    else:
-        rows = [[line] for _, line in kept]
-    for (number, _), row in zip(kept, rows, strict=True):
-        if len(row) != len(rows[0]):
-            raise InputError(
-                f"{path}, line {number}: {len(row)} cells where line {kept[0][0]} has "
-                f"{len(rows[0])}; make all rows equally long"
-            )
-    return [[cell.strip() for cell in row] for row in rows], [number for number, _ in kept]
-
-
-def _text_matrix(path: Path) -> tuple[NDArray[Any], list[str] | None]:
-    rows, places = _cells(path)
-    numbered = len(rows[0]) > 1 and rows[0] == [str(k) for k in range(len(rows[0]))]
-    header = rows[0] if numbered or not all(map(_is_number, rows[0])) else None
-    lower = [name.lower() for name in header or []]
-    which = lower.index("id") if "id" in lower else None
-    if "" in lower:
+        raise InputError(f"{path} has {width} columns; name two of them id and label")
+    if owner is None and width > 1:
         raise InputError(
-            f"{path}: column {lower.index('') + 1} has no name; head it id, or drop it if it is "
-            "only a row count"
+            f"{path} has {width} columns, and none says whose label it is; name two of them id "
+            "and label"
         )
-    if header is not None:
-        rows, places = rows[1:], places[1:]
-    ids = None if which is None else [row.pop(which) for row in rows]
-    matrix = np.empty((len(rows), len(rows[0]) if rows else 0), dtype=np.float32)
-    for k, row in enumerate(rows):
-        try:
-            matrix[k] = row
-        except ValueError:
-            bad = next(cell for cell in row if not _is_number(cell))
-            raise InputError(
-                f"{path}, line {places[k]}: {bad!r} is not a number; "
-                "a column of node names must be headed id"
-            ) from None
-    return matrix, ids
+    notes = [owner.told] if owner is not None and owner.told else []
+    unused = [k for k in others if k != label]
+    if unused:
+        named = [table.names[k] if table.names else str(k + 1) for k in unused]
+        notes.append(f"not used of {path.name}: column {', '.join(named)}")
+    owners = None if owner is None else table.columns[owner.column]
+    return LabelTable(table.columns[label], owners, splits, notes)
 
 
-def _npz_matrix(path: Path) -> Any:
-    arrays = plain_arrays(path)
-    if {"format", "shape", "data"} <= set(arrays):
-        import scipy.sparse as sp
-
-        with readable(path, "a scipy sparse matrix"):
-            if arrays["format"].item() == b"csr":
-                return csr_matrix(arrays, "")
-            matrix = sp.load_npz(path).tocoo()  # tells its indices' range, which is checked
-            return sp.csr_matrix((matrix.data, (matrix.row, matrix.col)), matrix.shape)
-    for key in ("x", "features", *arrays):
-        if key in arrays and (key in ("x", "features") or len(arrays) == 1):
-            return arrays[key]
-    raise InputError(
-        f"{path} holds {', '.join(arrays) or 'nothing'}; name the feature matrix x or features"
-    )
-
-
-def _parquet(path: Path) -> tuple[list[str], list[Any]]:
-    """Read a Parquet file; numeric columns come as arrays, others as lists."""
-    import pyarrow.parquet as pq
-    import pyarrow.types as kinds
-
-    with readable(path, "Parquet"):
-        table = pq.read_table(path)
-    if table.num_rows == 0:
-        raise InputError(f"{path} has no rows; give a file with data")
-    columns: list[Any] = []
-    for column in table.columns:
-        whole = kinds.is_integer(column.type) or kinds.is_boolean(column.type)
-        numeric = kinds.is_floating(column.type) or (whole and not column.null_count)
-        columns.append(column.to_numpy() if numeric else column.to_pylist())
-    return list(table.column_names), columns
-
-
-def _is_edge_header(rows: list[list[str]]) -> bool:
-    names = {cell.lower() for cell in rows[0]}
-    if all(end & names for end in ENDS):
-        return True
-    first, second = (rows[0][:2], rows[1][:2]) if len(rows) > 1 else ([], [])
-    return bool(second) and all(map(_is_number, second)) and not any(map(_is_number, first))
-
-
-def _ends(header: list[str] | None) -> tuple[int, int]:
-    lower = [name.lower() for name in header or []]
-    found = [next((k for k, name in enumerate(lower) if name in end), None) for end in ENDS]
-    return (0, 1) if None in found else (found[0], found[1])  # type: ignore[return-value]
-
-
-def _is_number(cell: str) -> bool:
+def _label_cells(path: Path, known: Sequence[str]) -> Table:
+    """The table of labels; a ``.txt`` whose lines are no rows is a label a line."""
+    names = [*LABELS, *OWNERS, SPLIT]
+    if not path.name.lower().endswith((".txt", ".txt.gz")):
+        table = read_table(path, known=names)
+        nameless = table.names is None and table.columns[0].text[0] == ""
+        return read_table(path, header="yes") if nameless else table
+    lines = read_table(path, known=names, split=False)
     try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+        table = read_table(path, known=names)
+    except InputError:  # such as names of classes of one and of two words
+        return lines
+    if table.names is None and len(table.columns) == 2 and len(lines) == len(known):
+        owners = set(table.columns[0].text) & set(known)
+        return table if owners else lines  # classes of two words each
+    return table
+
+
+def _numbers(path: Path, table: Table) -> NDArray[Any]:
+    """The columns as one matrix of numbers."""
+    matrix = np.empty((len(table), len(table.columns)), dtype=np.float32)
+    for k, column in enumerate(table.columns):
+        try:
+            with np.errstate(over="ignore"):  # beyond float32 becomes infinite: refused later
+                matrix[:, k] = column.cells
+        except (TypeError, ValueError):
+            row = next(i for i, cell in enumerate(column.text) if not is_number(cell))
+            name = f"column {table.names[k]!r}, " if table.names else ""
+            raise InputError(
+                f"{path}, {name}{column.place(row)}: {column.text[row]!r} is not a number; "
+                "encode or drop it, and head a column of node names id"
+            ) from None
+    return matrix
