@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import lightning as L
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from cl_core import training
 from cl_core.config import TrainerConfig
-from cl_core.evaluation.bootstrap import bootstrap_intervals
 from cl_core.evaluation.calibration import (
     brier_score,
     expected_calibration_error,
@@ -252,24 +250,6 @@ def test_calibration_is_the_golden_one():
     score = GOLDEN["m_score"]
     half = brier_score(np.stack([1 - score, score], 1), GOLDEN["m_y"]) / 2
     assert half == pytest.approx(float(GOLDEN["m_brier"]), rel=1e-6)
-
-
-def test_intervals_resample_whole_groups():
-    values = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 5.0])
-    groups = ["a", "a", "b", "b", "b", "c"]
-    seen = []
-
-    def mean(rows: np.ndarray) -> dict[str, float]:
-        seen.append(sorted(rows.tolist()))
-        return {"mean": float(values[rows].mean()), "never": math.nan}
-
-    found = bootstrap_intervals(mean, groups, resamples=200, seed=1)
-    assert not np.isfinite(found.get("never", (math.nan, math.nan))).any()
-    assert found["mean"][0] < values.mean() < found["mean"][1]
-    for rows in seen:
-        assert rows.count(0) == rows.count(1)
-        assert rows.count(2) == rows.count(3) == rows.count(4)
-    assert bootstrap_intervals(mean, groups, resamples=200, seed=1) == found
 
 
 def test_the_class_that_is_looked_for_and_what_is_decided():
