@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any, get_type_hints
 import pytest
 from PIL import Image
 
-from cl_core.commands.cli import _spelled
+from cl_core.commands.cli import _spelled, run_program
 from cl_core.images import open_images
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +90,16 @@ def test_what_core_says_of_images_names_arguments_that_exist():
                 advised += re.findall(r"\b(?:say|or|else|in|by|than) ([a-z_]+)=", text)
     assert len(advised) > 10
     assert set(advised) <= known
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_asleep_unless_the_user_says_otherwise(given, kept, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.setattr("cl_core.commands.cli.say", lambda *_: None)
+    assert run_program("cl-vision", {}, ["nothing"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == kept
 
 
 @dataclasses.dataclass

@@ -92,6 +92,9 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
         The exit code: 0 done, 1 failed, 2 something the user can mend, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Before torch is imported: its threads then sleep while they wait for one that another
+    # program has put off its core, instead of burning a core each.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     first = launched_rank() == 0  # a launcher's variables may be gone after a training
     config = None
     try:
