@@ -37,11 +37,7 @@ from cl_remote_sensing.mapping.plan import (
 )
 from cl_remote_sensing.mapping.prediction import symmetric
 from cl_remote_sensing.mapping.values import MapValues, add_names, write_names
-from cl_remote_sensing.mapping.writer import (
-    open_raster,
-    refuse_input,
-    to_cog,
-)
+from cl_remote_sensing.mapping.writer import open_raster, refuse_input, to_cog
 from cl_remote_sensing.rasters.mosaic import write_vrt
 from cl_remote_sensing.rasters.raster import Scene
 
@@ -49,8 +45,7 @@ __all__ = ["MapJob", "MapResult", "Probabilities", "map_scene"]
 
 
 CLIPPED = 0.15
-"""Share of values outside the scaling's range above which that is told; 4 % lie there in training
-by quantiles."""
+"""Share of values outside the scaling's range that is told; by quantiles 4 % lie there."""
 
 
 @dataclass(frozen=True)
