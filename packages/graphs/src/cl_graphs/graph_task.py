@@ -160,6 +160,11 @@ class GraphTask:
             hyper = replace(hyper, epsilon=0.0)
         return GraphAriel(model.encoder, model.head, hyper, seed=config.seed)
 
+    def nodes_of_step(self, config: PretrainConfig) -> int:
+        """Return about how many nodes a training step sees."""
+        nodes = sum(len(graph.x) for graph in self.data)
+        return min(nodes, nodes * config.batch_size // len(self.data))
+
     def loader(self, config: PretrainConfig) -> Any:
         """Serve the training's batches: an epoch is one pass over the collection."""
         from cl_graphs.readers.pyg import Batch

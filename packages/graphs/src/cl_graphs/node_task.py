@@ -21,6 +21,7 @@ from cl_graphs.graph import AttributedGraph, require_classes
 from cl_graphs.hyper import ArielHyper
 from cl_graphs.methods.encode import output_width
 from cl_graphs.methods.encoder import GCN, ProjectionHead
+from cl_graphs.methods.neighbors import FANOUT
 from cl_graphs.methods.sampling import loader_for
 from cl_graphs.own import made_encoder, name_of
 from cl_graphs.readers.features import reordered
@@ -177,8 +178,15 @@ class NodeTask:
             hyper = replace(hyper, epsilon=0.0, information_weight=0.0)
         return Ariel(model.encoder, model.head, hyper, seed=config.seed)
 
+    def nodes_of_step(self, config: PretrainConfig) -> int:
+        """Return about how many nodes a training step sees."""
+        reach = 1
+        if config.sampler == "neighbor":
+            reach += FANOUT[0] * (1 + FANOUT[1])
+        return min(config.subgraph_size * reach, self.data.num_nodes)
+
     def loader(self, config: PretrainConfig) -> Any:
-        """Serve the training's batches: an epoch is one random subgraph."""
+        """Serve the training's batches: an epoch is one random subgraph, or every node once."""
         return loader_for(
             self.data,
             subgraph_size=config.subgraph_size,

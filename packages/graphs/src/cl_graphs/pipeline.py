@@ -28,6 +28,7 @@ from cl_graphs.config import (
 )
 from cl_graphs.data import load_poisoned
 from cl_graphs.evaluation.robustness import measure, side_by_side
+from cl_graphs.methods.threads import threads_for
 from cl_graphs.node_task import NodeModel, NodeTask
 from cl_graphs.tasks import Model, Task, card_of_run, load_model, task_of, task_of_run
 
@@ -58,15 +59,16 @@ def pretrain(config: PretrainConfig) -> Outcome:
         overwrite=config.overwrite,
         data=task.fingerprint(),
     ) as run:
-        result = fit(
-            task.method(model, config),
-            task.loader(config),
-            run=run,
-            epochs=epochs,
-            seed=config.seed,
-            trainer=config.trainer,
-            resume=config.resume,
-        )
+        with threads_for(task.nodes_of_step(config)):
+            result = fit(
+                task.method(model, config),
+                task.loader(config),
+                run=run,
+                epochs=epochs,
+                seed=config.seed,
+                trainer=config.trainer,
+                resume=config.resume,
+            )
         run.save_model(model, model.card)
         vectors = model.embed(task.data)
         metrics = {

@@ -27,7 +27,7 @@ from cl_graphs.methods.attack import AttackConfig, pgd_attack
 from cl_graphs.methods.augment import drop_edges, drop_features
 from cl_graphs.methods.closed_form import layers_known
 from cl_graphs.methods.encode import encode
-from cl_graphs.methods.encoder import eval_mode
+from cl_graphs.methods.encoder import GCN, eval_mode, product
 from cl_graphs.methods.sparse import SparseMatrix
 
 if TYPE_CHECKING:
@@ -108,16 +108,21 @@ def curriculum(epsilon: float, step: int, gamma: float, every: int) -> float:
 
 
 class View(NamedTuple):
-    """A graph as the encoder meets it: features, and rows and columns of the adjacency."""
+    """A graph as the encoder meets it: features, and rows and columns of the adjacency.
+
+    ``fast`` are the same features in the form that multiplies fastest, where somebody has it.
+    """
 
     x: Tensor | SparseMatrix
     edge_index: Tensor
+    fast: Tensor | SparseMatrix | None = None
 
-
-def _sparse_if_worth(x: Tensor | SparseMatrix) -> Tensor | SparseMatrix:
-    if isinstance(x, Tensor) and x.count_nonzero() < SPARSE_BELOW * x.numel():
-        return SparseMatrix.from_dense(x)
-    return x
+    def prepared(self) -> View:
+        """Return the view with ``fast``: sparse features if few are not 0."""
+        x = self.x
+        if isinstance(x, Tensor) and x.count_nonzero() < SPARSE_BELOW * x.numel():
+            x = SparseMatrix.from_dense(x)
+        return self._replace(fast=x)
 
 
 class Ariel(L.LightningModule):
@@ -152,7 +157,7 @@ class Ariel(L.LightningModule):
 
     def training_step(self, batch: Data, batch_idx: int) -> dict[str, Tensor]:
         generator = self.generator()
-        clean = View(batch.x, batch.edge_index)
+        clean = View(batch.x, batch.edge_index).prepared()
         terms = self.objective(clean, *self.draw_views(clean, generator), generator)
         for name, value in terms.items():
             if name != "embedding":
@@ -168,7 +173,8 @@ class Ariel(L.LightningModule):
             )
             for rate in (hyper.drop_edge_1, hyper.drop_edge_2)
         ]
-        x = _sparse_if_worth(clean.x)
+        x = clean.prepared().fast if clean.fast is None else clean.fast
+        assert x is not None
         features = [
             drop_features(x, rate, generator=generator)
             for rate in (hyper.drop_feature_1, hyper.drop_feature_2)
@@ -229,7 +235,7 @@ class Ariel(L.LightningModule):
         )
 
     def _project(self, view: View) -> tuple[Tensor, Tensor]:
-        z = encode(self.encoder, view.x, view.edge_index)
+        z = encode(self.encoder, view.x if view.fast is None else view.fast, view.edge_index)
         return z, self.head(z)
 
     def _attacked(
@@ -245,6 +251,10 @@ class Ariel(L.LightningModule):
         if self._stochastic:
             with eval_mode(self.encoder, self.head):
                 h1 = self._project(view1)[1]
+        sent = None
+        if clean.fast is not None and isinstance(self.encoder, GCN) and layers_known(self.encoder):
+            with torch.no_grad():
+                sent = product(clean.fast, self.encoder.layers[0].weight)
         attacked = pgd_attack(
             self.encoder,
             self.head,
@@ -255,5 +265,6 @@ class Ariel(L.LightningModule):
             temperature=self.hyper.temperature,
             generator=generator,
             bernoulli_u=bernoulli_u,
+            sent=sent,
         )
         return View(attacked.x, attacked.edge_index)

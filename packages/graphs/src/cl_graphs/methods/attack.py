@@ -38,6 +38,7 @@ from cl_graphs.methods.encoder import GCN, eval_mode
 from cl_graphs.methods.pairs import SimpleGraph, pair_keys, row_blocks, structure_step
 from cl_graphs.methods.projection import BudgetProjection
 from cl_graphs.methods.relaxed import Relaxed, draw_candidates
+from cl_graphs.methods.threads import threads_for
 
 __all__ = [
     "AdversarialView",
@@ -153,9 +154,12 @@ def pgd_steps(
     generator: torch.Generator | None = None,
     candidates: Int64[Tensor, "2 c"] | None = None,
     block_rows: int | None = None,
+    sent: Float[Tensor, "n m"] | None = None,
+    anchors: Int64[Tensor, " a"] | None = None,
 ) -> Iterator[Perturbation]:
     """Yield the perturbation after each step; arguments as in `pgd_attack`."""
-    x, contrast = x.detach(), FixedViewLoss(h_view1, temperature)
+    x = x.detach()
+    contrast = FixedViewLoss(h_view1, temperature, anchors)
     graph = SimpleGraph.of(edge_index, len(x))
     budget = config.budget * len(graph.keys)
     moves_edges = config.structure_step > 0 and budget > 0
@@ -173,6 +177,7 @@ def pgd_steps(
             x,
             features=moves_features,
             structure=moves_edges,
+            sent=sent,
         )
         if known
         else Relaxed.nodes(encoder, head, graph, contrast, x, allowed if moves_edges else None)
@@ -180,7 +185,8 @@ def pgd_steps(
     keys, values, delta = graph.keys[:0], x.new_empty(0), torch.zeros_like(x)
     for step in range(1, config.steps + 1):
         rate = config.structure_step / step**0.5
-        loss, grad_x, gradient = attacked.at(delta, keys, values, rate=rate)
+        change = delta if moves_features and step > 1 else None
+        loss, grad_x, gradient = attacked.at(change, keys, values, rate=rate)
         if moves_features and grad_x is not None:
             delta = torch.add(delta, grad_x.sign_(), alpha=config.feature_step)
             delta.clamp_(-config.feature_radius, config.feature_radius)
@@ -213,6 +219,8 @@ def pgd_attack(
     bernoulli_u: Float[Tensor, "n n"] | None = None,
     candidates: Int64[Tensor, "2 c"] | None = None,
     block_rows: int | None = None,
+    sent: Float[Tensor, "n m"] | None = None,
+    anchors: Int64[Tensor, " a"] | None = None,
 ) -> AdversarialView:
     """Attack a graph; parameters are not touched, modules run in eval mode and return to theirs.
 
@@ -231,12 +239,15 @@ def pgd_attack(
             and memory then follow their number.
         block_rows: Rows of pairs visited at once; any number gives the same view. Default about
             a million pairs a block.
+        sent: $X W_1$ of a `GCN`, if it is known already.
+        anchors: Nodes whose contrast with each other is raised; default all, which is exact. Its
+            cost is quadratic in their number.
 
     Raises:
         ValueError: If the graph is not simple and undirected, a candidate has row >= column, or the
             encoder is one whose structure cannot be attacked.
     """
-    with eval_mode(encoder, head):
+    with eval_mode(encoder, head), threads_for(len(x)):
         steps = list(
             pgd_steps(
                 encoder,
@@ -249,6 +260,8 @@ def pgd_attack(
                 generator=generator,
                 candidates=candidates,
                 block_rows=block_rows,
+                sent=sent,
+                anchors=anchors,
             )
         )
     return discretized(

@@ -72,6 +72,7 @@ class ClosedForm:
         x: Clean features.
         features: Whether the gradient in the features is wanted.
         structure: Whether that in the structure is.
+        sent: $X W_1$, if it is known already.
     """
 
     def __init__(
@@ -84,15 +85,17 @@ class ClosedForm:
         *,
         features: bool,
         structure: bool,
+        sent: Float[Tensor, "n m"] | None = None,
     ) -> None:
         self.encoder, self.head, self.graph, self.contrast = encoder, head, graph, contrast
         self.features, self.structure = features, structure
         self.weight = encoder.layers[0].weight.detach()
-        self.clean = inner(x, self.weight.T)  # X W_1: each step adds what the change of X sends
+        # X W_1: each step adds what the change of X sends.
+        self.clean = inner(x, self.weight.T) if sent is None else sent.detach()
 
     def at(
         self,
-        delta: Float[Tensor, "n d"],
+        delta: Float[Tensor, "n d"] | None,
         keys: Int64[Tensor, " s"],
         values: Float[Tensor, " s"],
         *,
@@ -101,7 +104,7 @@ class ClosedForm:
         """Differentiate where the features have moved by ``delta`` and S is ``values`` at ``keys``.
 
         Args:
-            delta: Change of the features.
+            delta: Change of the features, if there is any.
             keys: Pairs where S is not 0.
             values: S there.
             rate: Factor of the gradient in the structure.
@@ -112,8 +115,7 @@ class ClosedForm:
         index, weight = self.graph.weighted(keys, values)
         n = self.graph.num_nodes
         adjacency = normalized_adjacency(index, n, weight, symmetric=True)
-        moved = self.features and bool(delta.any())
-        first = self.clean + inner(delta, self.weight.T) if moved else self.clean
+        first = self.clean if delta is None else self.clean + inner(delta, self.weight.T)
         with torch.enable_grad():
             z, sent, arrived = self.encoder.trace_sent(first.detach().requires_grad_(), adjacency)
             loss = self.contrast(self.head(z))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cl_core.losses import nt_xent
@@ -31,17 +31,25 @@ class FixedViewLoss:
     Args:
         h1: Projections of the fixed view.
         temperature: $\tau > 0$; below 1/32 the loss is left to `nt_xent`, which shifts.
+        anchors: Rows that the loss is of; default all.
     """
 
-    def __init__(self, h1: Float[Tensor, "n d"], temperature: float) -> None:
-        self.h1 = h1.detach()
+    def __init__(
+        self,
+        h1: Float[Tensor, "n d"],
+        temperature: float,
+        anchors: Int64[Tensor, " a"] | None = None,
+    ) -> None:
+        self.h1 = h1.detach() if anchors is None else h1.detach()[anchors]
+        self.anchors = anchors
         self.temperature = temperature
-        self.rows = max(1, BLOCK_ENTRIES // len(h1))
+        self.rows = max(1, BLOCK_ENTRIES // len(self.h1))
         if self._bounded:
             self.a = self._scaled(self.h1)
             self.own = _others(self.a, self.rows)
 
     def __call__(self, h: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+        h = h if self.anchors is None else h[self.anchors]
         if not self._bounded:
             return nt_xent(self.h1, h, self.temperature)
         loss: Tensor = _Loss.apply(self._scaled(h), self.a, self.own, self.rows)

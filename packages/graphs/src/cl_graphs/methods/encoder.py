@@ -29,6 +29,7 @@ __all__ = [
     "eval_mode",
     "graph_head",
     "normalized_adjacency",
+    "product",
 ]
 
 
@@ -201,8 +202,8 @@ class ProjectionHead(nn.Module):
         self.fc2 = nn.Linear(projection, in_features)
 
     def forward(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        h: Tensor = self.fc2(F.elu(self.fc1(z)))
-        return h
+        h = F.elu(matmul(z, self.fc1.weight.T) + self.fc1.bias)
+        return matmul(h, self.fc2.weight.T) + self.fc2.bias
 
 
 def xavier_linear(in_features: int, out_features: int) -> nn.Linear:

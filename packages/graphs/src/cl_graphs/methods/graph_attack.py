@@ -89,7 +89,7 @@ class ClosedForm:
 
     def at(
         self,
-        delta: Float[Tensor, "n d"],
+        delta: Float[Tensor, "n d"] | None,
         keys: Int64[Tensor, " s"],
         values: Float[Tensor, " s"],
         *,
@@ -102,7 +102,8 @@ class ClosedForm:
         n = self.graph.num_nodes
         adjacency = SparseMatrix.from_entries(index, weight, (n, n), symmetric=True)
         with torch.enable_grad():
-            moved = (self.graphs.x + delta).requires_grad_()
+            x = self.graphs.x.detach()
+            moved = (x.clone() if delta is None else x + delta).requires_grad_()
             z, sent, arrived = self.encoder.trace(
                 moved, adjacency, self.graphs.batch, len(self.y_view)
             )

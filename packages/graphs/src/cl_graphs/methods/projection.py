@@ -21,7 +21,10 @@ from torch import Tensor
 __all__ = ["BudgetProjection", "project_budget"]
 
 PRUNE_FROM = 2**14
-"""Entries above the bound that are worth a bisection to raise it."""
+"""Entries above the bound that are worth an attempt to raise it."""
+
+SAMPLE = 2**12
+"""Entries from which a bound of many more is guessed."""
 
 
 def project_budget(
@@ -111,6 +114,9 @@ class BudgetProjection:
 
     def _raise_bound(self, values: Tensor) -> None:
         """Forget what cannot survive, before ``values`` join, once there is much to forget."""
+        if len(values) >= PRUNE_FROM:
+            guess = _sampled_bound(values, self.budget, self._high, self.width)
+            self._bound = max(self._bound, guess)
         fresh = values[values > max(self._bound, self._cut)]
         if self._held + len(fresh) < self._prune_at:
             return
@@ -134,6 +140,20 @@ class BudgetProjection:
         return _bisect(
             values, self.budget, self._low - 1, self._high, self.width, known=self._bound
         )
+
+
+def _sampled_bound(values: Tensor, budget: float, high: float, width: float) -> float:
+    r"""Find where f exceeds the budget still, by one pass over ``values`` alone.
+
+    Evenly spaced entries guess where f is twice the budget; all of them prove that it exceeds it.
+    """
+    stride = max(1, len(values) // SAMPLE)
+    sample = values[::stride]
+    share = 2 * budget / stride
+    guess = _bisect(sample[sample > 0], share, -1.0, high, width)[1]
+    if guess <= 0 or (values - guess).clamp_(0, 1).sum().item() <= budget:
+        return 0.0
+    return guess
 
 
 def _bisect(

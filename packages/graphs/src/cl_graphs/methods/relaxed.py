@@ -122,7 +122,7 @@ class Relaxed:
 
     def at(
         self,
-        delta: Float[Tensor, "n d"],
+        delta: Float[Tensor, "n d"] | None,
         keys: Int64[Tensor, " s"],
         values: Float[Tensor, " s"],
         *,
@@ -131,7 +131,7 @@ class Relaxed:
         """Differentiate where the features have moved by ``delta`` and S is ``values`` at ``keys``.
 
         Args:
-            delta: Change of the features.
+            delta: Change of the features, if there is any.
             keys: Pairs where S is not 0.
             values: S there.
             rate: Factor of the gradient in the structure.
@@ -144,7 +144,7 @@ class Relaxed:
             ValueError: If the structure has no effect, or weights of 0 and 1 are not what absence
                 and presence are to the encoder.
         """
-        x = self.x + delta
+        x = self.x if delta is None else self.x + delta
         base = torch.cat([self.graph.keys, keys[~self.graph.contains(keys)]]).sort().values
         if self.candidates is None:
             loss, grad_x, _ = self._part(x, base, keys, values, structure=False)
