@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cl_core.evaluation import (
-    SEMI_RECIPE,
-    SGDRecipe,
+    SEMI_SETTINGS,
+    SGDSettings,
     fine_tune,
     fraction_protocol,
     fraction_rows,
@@ -100,7 +100,7 @@ def encoder():
 def tune(**options):
     x, y = blobs(120, 6, 3, 0, spread=2.0)
     test = DataLoader(TensorDataset(*blobs(90, 6, 3, 1, spread=2.0)), batch_size=40)
-    settings = {"recipe": SGDRecipe(epochs=8, learning_rate=0.05, batch_size=16)} | options
+    settings = {"recipe": SGDSettings(epochs=8, learning_rate=0.05, batch_size=16)} | options
     net = encoder()
     rows = fraction_rows(y, 0.5, seed=0)
     state = torch.get_rng_state()
@@ -128,7 +128,7 @@ def test_fine_tuning_is_a_function_of_the_seed():
 
 
 def test_encoder_and_layer_have_rates_of_their_own():
-    recipe = SGDRecipe(epochs=1, learning_rate=1e-12, batch_size=16)
+    recipe = SGDSettings(epochs=1, learning_rate=1e-12, batch_size=16)
     net, result = tune(recipe=recipe, head_learning_rate=0.5)
     torch.testing.assert_close(result.model[0][0].weight, net[0].weight, rtol=0, atol=1e-9)
     assert result.model[2].weight.abs().max() > 0.1
@@ -143,15 +143,15 @@ def test_a_frozen_encoder_stays_frozen_in_the_copy():
         np.arange(60),
         [(x, y)],
         classes=(0, 1, 2),
-        recipe=SGDRecipe(epochs=2, learning_rate=0.1, batch_size=16),
+        recipe=SGDSettings(epochs=2, learning_rate=0.1, batch_size=16),
     )
     assert torch.equal(result.model[0].weight, net.weight)
 
 
 def test_the_published_recipe_is_70_epochs_with_drops_at_30_and_60():
-    factors = [SEMI_RECIPE.rate_factor(epoch) for epoch in (29, 30, 59, 60, 69)]
+    factors = [SEMI_SETTINGS.rate_factor(epoch) for epoch in (29, 30, 59, 60, 69)]
     assert factors == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
-    assert (SEMI_RECIPE.epochs, SEMI_RECIPE.learning_rate) == (70, 0.005)
+    assert (SEMI_SETTINGS.epochs, SEMI_SETTINGS.learning_rate) == (70, 0.005)
 
 
 def test_what_cannot_be_drawn_or_trained_is_refused():

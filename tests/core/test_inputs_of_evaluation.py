@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from cl_core.evaluation import (
-    SGDRecipe,
+    SGDSettings,
     effective_rank,
     feature_std,
     kmeans_scores,
@@ -24,7 +24,7 @@ from cl_core.evaluation.sgd import train_classifier
 
 X = np.random.default_rng(0).normal(size=(40, 5))
 Y = np.arange(40) % 3
-RECIPE = SGDRecipe(epochs=2, learning_rate=0.1)
+RECIPE = SGDSettings(epochs=2, learning_rate=0.1)
 MEASURES = {
     "knn_accuracy": lambda x, y: knn_accuracy(x, y, k=5),
     "knn_accuracy of a bank": lambda x, y: knn_accuracy(x, y, x, y, k=5),
@@ -90,7 +90,7 @@ def test_a_classifier_is_trained_with_any_loss():
             lambda epoch: [(x, y)],
             lambda: [(x, y)],
             torch.arange(3),
-            SGDRecipe(epochs=30, learning_rate=1.0),
+            SGDSettings(epochs=30, learning_rate=1.0),
             loss=loss,
         )
         losses[name] = result.losses

@@ -17,10 +17,11 @@ from sklearn.exceptions import ConvergenceWarning
 from two_ranks import run_two_ranks
 
 from cl_core.distributed import rank
-from cl_core.kmeans import assign, build_hierarchy, hierarchical_kmeans, kmeans
+from cl_core.kmeans import assign, kmeans
 from cl_core.kmeans._assign import nearest
 from cl_core.kmeans._seed import greedy_plus_plus, plus_plus
 from cl_core.kmeans._shards import Shards
+from cl_vision.hcsc.hierarchy import build_hierarchy, hierarchical_kmeans
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hcsc.npz"
 

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cl_core.evaluation import (
-    HCSC_RECIPE,
-    SGDRecipe,
+    HCSC_PROBE,
+    SGDSettings,
     extract_features,
     linear_probe,
     logistic_accuracy,
@@ -22,7 +22,7 @@ from cl_core.evaluation import (
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hcsc.npz"
-SHORT = SGDRecipe(epochs=5, batch_size=16, learning_rate=0.5)
+SHORT = SGDSettings(epochs=5, batch_size=16, learning_rate=0.5)
 
 
 def blobs(n, d, c, seed, spread=1.0):
@@ -72,7 +72,7 @@ def slow_probe(x, y, c, recipe, rates, seed):
     ],
 )
 def test_the_layer_is_that_of_momentum_sgd(options, rates):
-    recipe = SGDRecipe(epochs=5, batch_size=16, learning_rate=0.5, **options)
+    recipe = SGDSettings(epochs=5, batch_size=16, learning_rate=0.5, **options)
     rates = rates or [0.25 * (1 + math.cos(math.pi * e / 5)) for e in range(5)]
     x, y = blobs(40, 3, 4, 0)
     w, b, losses = slow_probe(x, y, 4, recipe, rates, seed=7)
@@ -87,15 +87,15 @@ def test_the_layer_is_that_of_momentum_sgd(options, rates):
 def test_the_cosine_schedule_is_that_of_hcsc():
     golden = np.load(GOLDEN, allow_pickle=False)
     rates = golden["lr__lr"]
-    recipe = SGDRecipe(epochs=len(rates), schedule="cosine")
+    recipe = SGDSettings(epochs=len(rates), schedule="cosine")
     ours = [float(golden["lr__base"]) * recipe.rate_factor(e) for e in range(len(rates))]
     np.testing.assert_allclose(ours, rates, rtol=1e-12, atol=1e-15)
 
 
 def test_the_published_recipe_drops_the_rate_at_epochs_60_and_80():
-    factors = [HCSC_RECIPE.rate_factor(epoch) for epoch in (0, 59, 60, 79, 80, 99)]
+    factors = [HCSC_PROBE.rate_factor(epoch) for epoch in (0, 59, 60, 79, 80, 99)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert (HCSC_RECIPE.learning_rate, HCSC_RECIPE.epochs) == (5.0, 100)
+    assert (HCSC_PROBE.learning_rate, HCSC_PROBE.epochs) == (5.0, 100)
 
 
 def test_last_best_and_top_five_are_told_apart():
@@ -149,7 +149,7 @@ def test_normalised_rows_have_no_length():
 
 def test_digits_are_read_off_by_sgd_as_well_as_exactly():
     x, y, x_test, y_test = digits()
-    recipe = SGDRecipe(epochs=30, learning_rate=10.0)
+    recipe = SGDSettings(epochs=30, learning_rate=10.0)
     sgd = linear_probe(x, y, x_test, y_test, recipe=recipe, normalize=True).accuracy
     exact = logistic_accuracy(x, y, x_test, y_test, cs=(1.0, 8.0, 64.0))
     assert sgd > 0.94
@@ -219,7 +219,7 @@ def test_without_a_cache_the_rows_are_encoded_anew_each_epoch():
             labels = torch.cat([y, torch.full((40,), -1)])
             yield torch.cat([x, -x]) * len(epochs), labels
 
-    recipe = SGDRecipe(epochs=3, learning_rate=0.1, momentum=0.0)
+    recipe = SGDSettings(epochs=3, learning_rate=0.1, momentum=0.0)
     result = probe_encoder(nn.Identity(), Growing(), [(x, y)], recipe=recipe, cache=False)
     assert epochs == [0, 1, 2, 3]  # the first for the classes
     layer = nn.Linear(3, 3)
@@ -255,7 +255,7 @@ def test_the_first_of_several_views_is_encoded():
 )
 def test_recipes_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        SGDRecipe(**options)
+        SGDSettings(**options)
 
 
 def test_data_that_cannot_be_probed_are_refused():
@@ -272,7 +272,7 @@ def test_data_that_cannot_be_probed_are_refused():
         with pytest.raises(ValueError, match=message):
             linear_probe(*arguments, recipe=SHORT)
     with pytest.raises(ValueError, match=r"the loss is .* in epoch 1: lower the learning rate"):
-        linear_probe(x, y, x, y, recipe=SGDRecipe(learning_rate=1e38, batch_size=3))
+        linear_probe(x, y, x, y, recipe=SGDSettings(learning_rate=1e38, batch_size=3))
     with pytest.raises(ValueError, match="no test row is labelled"):
         logistic_accuracy(x, y, x, y * 0 - 1)
     with pytest.raises(ValueError, match="gives no batch"):

@@ -16,7 +16,7 @@ from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.runs.history import History
 from cl_core.seeding import seed_everything
-from cl_core.training import fit, load_weights
+from cl_core.training import fit, restore_weights
 from cl_core.training.fit import _sizes
 
 
@@ -263,10 +263,10 @@ def test_what_a_model_is_chosen_by_is_saved_at_its_best_epoch_however_short_epoc
     module = Scored()
     result = train(tmp_path / "a", module, epochs=30, monitor="val/score", mode="max")
     assert epoch_of(result.best) == 17
-    load_weights(module, result.best)
+    restore_weights(module, result.best)
     assert torch.equal(module.net.weight, module.kept[17])
     with pytest.raises(InputError, match="another module"):
-        load_weights(nn.Linear(2, 2), result.best)
+        restore_weights(nn.Linear(2, 2), result.best)
 
 
 def test_an_unknown_monitor_gives_no_best(tmp_path):

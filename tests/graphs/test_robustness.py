@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cl_core.evaluation import logistic_probe
 from cl_core.seeding import seed_everything
+from cl_graphs.evaluation.probe import logistic_probe
 from cl_graphs.evaluation.robustness import Judge, attacked_graphs, measure, side_by_side
 from cl_graphs.graph import make_graph
 from cl_graphs.node_task import NodeModel

@@ -34,8 +34,8 @@ from cl_remote_sensing.hyper import GLCNetHyper
 from cl_remote_sensing.methods.glcnet import (
     GLCNet,
     glcnet_loss,
-    nt_xent,
     region_means,
+    style_contrast,
     style_vector,
 )
 from cl_remote_sensing.networks.deeplab import ASPP, PaperDecoder
@@ -83,7 +83,7 @@ def test_the_global_term_and_its_gradients_are_the_golden_ones(dtype, tolerance)
     q, k = head(s1), head(s2)
     close(q.detach(), "style_q", tolerance)
     close(k.detach(), "style_k", tolerance)
-    loss = nt_xent(q, k, float(GOLDEN["style_tau"]))
+    loss = style_contrast(q, k, float(GOLDEN["style_tau"]))
     close(loss.detach(), "style_loss", tolerance)
     loss.backward()
     close(f1.grad, "style_grad_f1", tolerance)
@@ -129,7 +129,7 @@ def test_a_single_position_has_no_style_but_a_mean():
 # The contrast.
 
 
-def slow_nt_xent(z1: Tensor, z2: Tensor, tau: float, eps: float) -> float:
+def slow_style_contrast(z1: Tensor, z2: Tensor, tau: float, eps: float) -> float:
     z = [v / v.norm() for v in torch.cat([z1, z2])]
     n, total = len(z1), 0.0
     for i in range(2 * n):
@@ -144,14 +144,14 @@ def slow_nt_xent(z1: Tensor, z2: Tensor, tau: float, eps: float) -> float:
 def test_the_contrast_and_its_gradients_are_the_golden_ones(case, dtype, tolerance):
     z1, z2 = (golden(f"ntx{case}_z{v}", dtype).requires_grad_() for v in "ij")
     tau = float(GOLDEN[f"ntx{case}_tau"])
-    loss = nt_xent(z1, z2, tau)
+    loss = style_contrast(z1, z2, tau)
     close(loss.detach(), f"ntx{case}_loss", tolerance)
     if dtype == torch.float32:
         close(loss.detach(), f"ntx{case}_loss_f32", 1e-5)
     loss.backward()
     close(z1.grad, f"ntx{case}_grad_zi", tolerance)
     close(z2.grad, f"ntx{case}_grad_zj", tolerance)
-    textbook = nt_xent(z1, z2, tau, positive_in_denominator=True).detach()
+    textbook = style_contrast(z1, z2, tau, positive_in_denominator=True).detach()
     close(textbook, f"ntx{case}_loss_with_positive_in_denominator", tolerance)
 
 
@@ -159,13 +159,13 @@ def test_the_contrast_and_its_gradients_are_the_golden_ones(case, dtype, toleran
 @settings(deadline=None, max_examples=30)
 def test_the_contrast_equals_the_equation(n, d, tau, seed):
     z1, z2 = draw(2, n, d, seed=seed)
-    expected = slow_nt_xent(z1, z2, tau, 1e-8)
-    assert nt_xent(z1, z2, tau).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    expected = slow_style_contrast(z1, z2, tau, 1e-8)
+    assert style_contrast(z1, z2, tau).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_eps_is_added_to_the_negatives():
     z = torch.eye(2, dtype=torch.float64)[:, :1].repeat(1, 2)  # one row is 0: similarity 0
-    assert nt_xent(z, z, 0.5, eps=1.0).item() == pytest.approx(slow_zero(eps=1.0))
+    assert style_contrast(z, z, 0.5, eps=1.0).item() == pytest.approx(slow_zero(eps=1.0))
 
 
 def slow_zero(eps: float) -> float:
@@ -175,27 +175,27 @@ def slow_zero(eps: float) -> float:
 
 def test_the_contrast_knows_neither_order_nor_length_nor_which_view_is_first():
     z1, z2 = draw(2, 6, 4)
-    loss = nt_xent(z1, z2, 0.3)
+    loss = style_contrast(z1, z2, 0.3)
     order = torch.randperm(6)
-    torch.testing.assert_close(nt_xent(z1[order], z2[order], 0.3), loss)
-    torch.testing.assert_close(nt_xent(z2, z1, 0.3), loss)
-    torch.testing.assert_close(nt_xent(z1 * draw(6, 1).exp(), z2, 0.3), loss)
+    torch.testing.assert_close(style_contrast(z1[order], z2[order], 0.3), loss)
+    torch.testing.assert_close(style_contrast(z2, z1, 0.3), loss)
+    torch.testing.assert_close(style_contrast(z1 * draw(6, 1).exp(), z2, 0.3), loss)
 
 
 def test_ignorance_costs_the_logarithm_of_the_negatives():
     z1, z2 = draw(2, 128, 512)
-    assert nt_xent(z1, z2).item() == pytest.approx(math.log(2 * 128 - 2), abs=0.05)
+    assert style_contrast(z1, z2).item() == pytest.approx(math.log(2 * 128 - 2), abs=0.05)
 
 
 def test_the_contrasts_gradient_is_that_of_its_value():
     z = draw(2, 4, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: nt_xent(z[0], z[1], 0.2), (z,))
+    assert torch.autograd.gradcheck(lambda z: style_contrast(z[0], z[1], 0.2), (z,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_the_contrast_is_finite_for_equal_rows_when_cold(dtype):
     z = torch.ones(5, 4, dtype=dtype).requires_grad_()
-    loss = nt_xent(z, z, 0.01)
+    loss = style_contrast(z, z, 0.01)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(math.log(8), abs=1e-3)
@@ -212,7 +212,7 @@ def test_the_contrast_is_finite_for_equal_rows_when_cold(dtype):
 )
 def test_the_contrast_refuses(z1, z2, options, message):
     with pytest.raises(ValueError, match=message):
-        nt_xent(z1.flatten(1), z2.flatten(1), **options)
+        style_contrast(z1.flatten(1), z2.flatten(1), **options)
 
 
 # The regions.
@@ -231,7 +231,7 @@ def test_the_local_term_and_its_gradients_are_the_golden_ones(dtype, tolerance):
     ]
     head = golden_head("loc", dtype)
     z1, z2 = (head(pool) for pool in pools)
-    loss = nt_xent(z1, z2, float(GOLDEN["loc_tau"]))
+    loss = style_contrast(z1, z2, float(GOLDEN["loc_tau"]))
     for pool in pools:
         pool.retain_grad()
     loss.backward()
@@ -306,14 +306,14 @@ def test_a_step_is_the_papers(layout):
     for view in (batch.view1, batch.view2):  # batch norm sees one view after the other
         encoded.append(network.encode(view).e)
         maps.append(network(view))
-    global_term = nt_xent(*(model.style_head(style_vector(e)) for e in encoded))
+    global_term = style_contrast(*(model.style_head(style_vector(e)) for e in encoded))
     rows = [
         torch.stack(
             [m[i, :, r - 4 : r + 4, c - 4 : c + 4].mean((1, 2)) for i in range(4) for r, c in at[i]]
         )
         for m, at in zip(maps, (batch.centers1, batch.centers2), strict=True)
     ]
-    local_term = nt_xent(*(model.region_head(row) for row in rows))
+    local_term = style_contrast(*(model.region_head(row) for row in rows))
     torch.testing.assert_close(terms["global"], global_term, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(terms["local"], local_term, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(terms["loss"], (terms["global"] + terms["local"]) / 2)
@@ -390,9 +390,9 @@ def test_losses_stay_in_single_precision_under_autocast():
     assert all(value.dtype == torch.float32 for value in terms.values())
     assert terms["loss"].item() == pytest.approx(exact["loss"].item(), abs=0.3)
     z1, z2 = draw(2, 8, 16).float()
-    plain = nt_xent(z1, z2, 0.1)
+    plain = style_contrast(z1, z2, 0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(nt_xent(z1, z2, 0.1), plain)
+        assert torch.equal(style_contrast(z1, z2, 0.1), plain)
 
 
 class Stages(nn.Module):

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cl_core.kmeans import build_hierarchy
 from cl_vision.hcsc.equations import (
     batch_negatives,
     concentrations,
@@ -24,6 +23,7 @@ from cl_vision.hcsc.equations import (
     prototype_loss,
     total_loss,
 )
+from cl_vision.hcsc.hierarchy import build_hierarchy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hcsc.npz"
 CASES = ("single", "multi", "nosel")

@@ -126,7 +126,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
         InputError: If rasters, labels, an option or the output folder do not fit.
         TrainingError: If the loss stops being a number.
     """
-    from cl_core.training import fit, load_weights
+    from cl_core.training import fit, restore_weights
     from cl_remote_sensing.methods.finetuning import LabelledFeed, build_segmenter
     from cl_remote_sensing.methods.segmentation import reestimate_batch_norm
 
@@ -167,7 +167,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
             val_loader=None if val is None else feed.plain(val),
         )
         if val is not None and result.best is not None:
-            load_weights(method, result.best)
+            restore_weights(method, result.best)
         with RandomStream(config.seed).running():
             reestimate_batch_norm(start.network, feed.training(train), keep=method.frozen_parts)
         model = SavedModel(

@@ -32,6 +32,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "OptimizerHyper",
             "SimCLRHyper",
         ],
+        "condensation.config": ["AssessConfig", "CondenseConfig", "ContinualConfig"],
+        "condensation.pipeline": ["assess", "condense", "continual"],
         "pipeline": ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"],
         "data": ["open_images"],
         "methods.directclr": ["DirectCLR"],

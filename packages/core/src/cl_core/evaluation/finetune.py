@@ -13,14 +13,14 @@ from torch.utils.data import Dataset, Subset
 
 from cl_core.evaluation.features import Pooled, device_of, extract_features, first_view
 from cl_core.evaluation.labels import Array, as_array
-from cl_core.evaluation.sgd import SGDRecipe, SGDResult, new_layer, train_classifier
+from cl_core.evaluation.sgd import SGDResult, SGDSettings, new_layer, train_classifier
 from cl_core.loader import make_loader
 from cl_core.seeding import RandomStream
 
-__all__ = ["SEMI_RECIPE", "fine_tune"]
+__all__ = ["SEMI_SETTINGS", "fine_tune"]
 
 #: On a fraction of ImageNet (Guo et al. 2022, after Caron et al. 2020).
-SEMI_RECIPE = SGDRecipe(epochs=70, learning_rate=0.005, milestones=(30, 60))
+SEMI_SETTINGS = SGDSettings(epochs=70, learning_rate=0.005, milestones=(30, 60))
 
 
 def fine_tune(
@@ -30,7 +30,7 @@ def fine_tune(
     test_loader: Iterable[Any],
     *,
     classes: Sequence[int],
-    recipe: SGDRecipe = SEMI_RECIPE,
+    recipe: SGDSettings = SEMI_SETTINGS,
     head_learning_rate: float = 0.02,
     seed: int = 0,
     workers: int = 0,

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from cl_core.evaluation.features import extract_features, first_view
 from cl_core.evaluation.labels import Array, as_array, is_labelled
 from cl_core.evaluation.probe import C_GRID, fit_logistic
-from cl_core.evaluation.sgd import SGDRecipe, SGDResult, new_layer, train_classifier
+from cl_core.evaluation.sgd import SGDResult, SGDSettings, new_layer, train_classifier
 
 __all__ = [
-    "DIRECTCLR_RECIPE",
-    "HCSC_RECIPE",
-    "MOCO_RECIPE",
+    "DIRECTCLR_PROBE",
+    "HCSC_PROBE",
+    "MOCO_PROBE",
     "linear_probe",
     "logistic_accuracy",
     "probe_encoder",
@@ -33,11 +33,11 @@ __all__ = [
 _TEST_ROWS = 16_384  # tested at once
 
 #: Guo et al. 2022, for pooled features of a ResNet-50.
-HCSC_RECIPE = SGDRecipe()
+HCSC_PROBE = SGDSettings()
 #: He et al. 2020.
-MOCO_RECIPE = SGDRecipe(learning_rate=30.0)
+MOCO_PROBE = SGDSettings(learning_rate=30.0)
 #: Jing et al. 2022.
-DIRECTCLR_RECIPE = SGDRecipe(learning_rate=0.1, weight_decay=1e-6, schedule="cosine")
+DIRECTCLR_PROBE = SGDSettings(learning_rate=0.1, weight_decay=1e-6, schedule="cosine")
 
 
 def linear_probe(
@@ -46,7 +46,7 @@ def linear_probe(
     x_test: Array,
     y_test: Array,
     *,
-    recipe: SGDRecipe = HCSC_RECIPE,
+    recipe: SGDSettings = HCSC_PROBE,
     normalize: bool = False,
     seed: int = 0,
 ) -> SGDResult:
@@ -92,7 +92,7 @@ def probe_encoder(
     loader: Iterable[Any],
     test_loader: Iterable[Any],
     *,
-    recipe: SGDRecipe = HCSC_RECIPE,
+    recipe: SGDSettings = HCSC_PROBE,
     normalize: bool = False,
     seed: int = 0,
     cache: bool = True,
@@ -173,7 +173,7 @@ def _train_layer(
     batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
     classes: Tensor,
     test: tuple[Tensor, Tensor],
-    recipe: SGDRecipe,
+    recipe: SGDSettings,
     generator: torch.Generator,
 ) -> SGDResult:
     if len(classes) < 2:

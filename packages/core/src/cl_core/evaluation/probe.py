@@ -1,4 +1,4 @@
-"""How much a linear classifier reads off frozen embeddings: the protocol of GRACE and ARIEL.
+"""One-vs-rest logistic regression on frozen embeddings, as GRACE and ARIEL are measured by.
 
 Zhu et al. 2020 (GRACE) and Feng et al. 2022 (ARIEL) report the accuracy of one-vs-rest logistic
 regression on random splits, with $C$ chosen on the training part. This module follows their
@@ -24,9 +24,7 @@ from cl_core.evaluation.logistic import row_space, solve_logistic, threads_for
 __all__ = [
     "C_GRID",
     "LogisticModel",
-    "ProbeResult",
     "fit_logistic",
-    "logistic_probe",
     "random_splits",
 ]
 
@@ -61,96 +59,6 @@ class LogisticModel:
     def predict(self, x: Array) -> np.ndarray:
         """Label of the most probable class, ``(n,)``; the first of equals."""
         return np.asarray(self.classes[self.predict_proba(x).argmax(axis=1)])
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """Scores over the random splits; spreads are population standard deviations.
-
-    The spread is that of the splits only. It says nothing about training seeds.
-
-    Args:
-        accuracy: Mean share of test rows classified correctly, 0 to 1.
-        accuracy_std: Its spread over the splits.
-        accuracies: Accuracy of each split.
-        macro_f1: Mean over splits of the F1 averaged over classes.
-        macro_f1_std: Its spread over the splits.
-        cs: The $C$ chosen in each split.
-    """
-
-    accuracy: float
-    accuracy_std: float
-    accuracies: tuple[float, ...]
-    macro_f1: float
-    macro_f1_std: float
-    cs: tuple[float, ...]
-
-    def metrics(self) -> dict[str, float]:
-        """The figures under the names that ``metrics.json`` uses everywhere."""
-        names = ("accuracy", "accuracy_std", "macro_f1", "macro_f1_std")
-        return {name: getattr(self, name) for name in names}
-
-
-def logistic_probe(
-    x: Array,
-    y: Array,
-    *,
-    splits: int = 20,
-    train_fraction: float = 0.1,
-    seed: int = 0,
-    stratified: bool = False,
-    cs: Sequence[float] = C_GRID,
-    folds: int = 5,
-    normalize: bool = True,
-    selection: Literal["subset", "argmax"] = "subset",
-) -> ProbeResult:
-    """Measure embeddings by logistic regression on random splits.
-
-    Split ``i`` is the same for every ``x`` with the same labels and seed, whatever ``splits`` is,
-    so that two encoders are compared on the same rows.
-
-    Args:
-        x: Embeddings ``(n, d)``, array or tensor on any device.
-        y: Labels ``(n,)``; rows labelled -1 or NaN are left out.
-        splits: Number of random splits.
-        train_fraction: Share of the rows a split trains on, in (0, 1); rounded down.
-        seed: Seed of the splits.
-        stratified: Draw the share from every class (at least one row) instead of from all rows.
-        cs: Values of $C$ to choose from, on the training part alone.
-        folds: Folds of that choice.
-        normalize: Scale rows to unit length first, as the protocol does.
-        selection: What the folds count, see :func:`fit_logistic`.
-
-    Returns:
-        Mean, spread and single scores.
-
-    Raises:
-        ValueError: If ``x`` and ``y`` do not fit, hold fewer than two classes or non-finite rows,
-            or if an option is out of range.
-    """
-    if splits < 1:
-        raise ValueError(f"splits must be at least 1, got {splits}")
-    if not 0 < train_fraction < 1:
-        raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
-    rows, labels = _rows(x, normalize), as_array(y)
-    _check(rows, labels)
-    accuracies, f1s, chosen = [], [], []
-    for train, test in random_splits(
-        labels, splits=splits, train_fraction=train_fraction, seed=seed, stratified=stratified
-    ):
-        model = _fit(rows, labels, train, cs, folds, normalize=False, selection=selection)
-        predicted = model.predict(rows[test])
-        accuracies.append(float((predicted == labels[test]).mean()))
-        f1s.append(_macro_f1(labels[test], predicted))
-        chosen.append(model.c)
-    return ProbeResult(
-        accuracy=float(np.mean(accuracies)),
-        accuracy_std=float(np.std(accuracies)),
-        accuracies=tuple(accuracies),
-        macro_f1=float(np.mean(f1s)),
-        macro_f1_std=float(np.std(f1s)),
-        cs=tuple(chosen),
-    )
 
 
 def fit_logistic(
@@ -305,14 +213,6 @@ def random_splits(
         parts = [np.split(rows, [size]) for rows, size in zip(members, sizes, strict=True)]
         train, test = (rng.permutation(np.concatenate(side)) for side in zip(*parts, strict=True))
         yield train, test
-
-
-def _macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 averaged over the classes that occur in either; 0 where a class is never hit."""
-    names = np.union1d(truth, predicted)
-    hit = [np.sum((truth == name) & (predicted == name)) for name in names]
-    size = [np.sum(truth == name) + np.sum(predicted == name) for name in names]
-    return float(np.mean(2 * np.array(hit) / np.array(size)))
 
 
 def _rows(x: Array, normalize: bool) -> Tensor:

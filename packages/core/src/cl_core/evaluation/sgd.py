@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from cl_core.evaluation.features import frozen
 
-__all__ = ["SGDRecipe", "SGDResult", "new_layer", "train_classifier"]
+__all__ = ["SGDResult", "SGDSettings", "new_layer", "train_classifier"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGDRecipe:
+class SGDSettings:
     r"""How a classifier is trained: momentum SGD with a schedule by epoch.
 
     ``"step"`` multiplies the learning rate by ``factor`` at each milestone; ``"cosine"`` lowers it
@@ -124,7 +124,7 @@ def train_classifier(
     batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
     test: Callable[[], Iterable[tuple[Tensor, Tensor]]],
     classes: Tensor,
-    recipe: SGDRecipe,
+    recipe: SGDSettings,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> SGDResult:
     """Minimise a loss over some epochs, testing after each.

@@ -15,13 +15,13 @@ from cl_core.images.table import ImageTable
 from cl_core.tables.files import Column, Table, read_table
 from cl_core.tables.labels import class_names, encode_labels
 
-__all__ = ["read_manifest"]
+__all__ = ["read_image_manifest"]
 
 _COLUMNS = ("image", "label", "group", "split")
 _TRIED = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
 
 
-def read_manifest(
+def read_image_manifest(
     path: Path,
     roots: Sequence[Path],
     columns: Mapping[str, str],

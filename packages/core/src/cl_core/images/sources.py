@@ -13,7 +13,7 @@ import numpy as np
 from cl_core.checks import require_one_of
 from cl_core.errors import InputError
 from cl_core.images.folder import read_folder
-from cl_core.images.manifest import read_manifest
+from cl_core.images.manifest import read_image_manifest
 from cl_core.images.split_names import SplitChoice
 from cl_core.images.table import ImageTable
 from cl_core.tables.files import TABLE_SUFFIXES
@@ -83,7 +83,7 @@ def list_images(
             f"({', '.join(TABLE_SUFFIXES)}); give one of these"
         )
     roots = [path.parent] if root is None else [root] if isinstance(root, str | Path) else root
-    table = read_manifest(path, [Path(each) for each in roots], columns or {}, on_error)
+    table = read_image_manifest(path, [Path(each) for each in roots], columns or {}, on_error)
     return _told(replace(table, splits=None) if splits == "none" else table)
 
 

@@ -20,7 +20,7 @@ from cl_core.runs import Run, write_atomic
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
-__all__ = ["TRAINING_LOSS", "AtomicCheckpointIO", "KeepCheckpoints", "last_good", "load_weights"]
+__all__ = ["TRAINING_LOSS", "AtomicCheckpointIO", "KeepCheckpoints", "last_good", "restore_weights"]
 
 # Recorded in config.yaml already, and apt to hold objects that a safe load refuses.
 _HYPERPARAMETERS = (
@@ -75,7 +75,7 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def load_weights(module: torch.nn.Module, path: Path) -> None:
+def restore_weights(module: torch.nn.Module, path: Path) -> None:
     """Give a module the weights of a checkpoint, such as the best of a training.
 
     Raises:

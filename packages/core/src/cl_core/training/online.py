@@ -20,13 +20,13 @@ from cl_core.evaluation.features import collect, first_view, frozen
 from cl_core.evaluation.knn import knn_accuracy
 from cl_core.evaluation.linear import linear_probe
 from cl_core.evaluation.probe import random_splits
-from cl_core.evaluation.sgd import SGDRecipe
+from cl_core.evaluation.sgd import SGDSettings
 from cl_core.seeding import RandomStream
 
 __all__ = ["ONLINE_RECIPE", "Measure", "OnlineEvaluation", "OnlineKNN", "OnlineProbe"]
 
 #: A short linear probe for features of unit length.
-ONLINE_RECIPE = SGDRecipe(epochs=20, learning_rate=10.0, schedule="cosine")
+ONLINE_RECIPE = SGDSettings(epochs=20, learning_rate=10.0, schedule="cosine")
 
 #: Features and labels to learn from, then to test on if there are some: a figure.
 Measure = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], float]
@@ -166,7 +166,7 @@ class OnlineProbe(OnlineEvaluation):
         test_loader: Iterable[Any] | None = None,
         *,
         every: int = 1,
-        recipe: SGDRecipe = ONLINE_RECIPE,
+        recipe: SGDSettings = ONLINE_RECIPE,
         encode: Callable[[LightningModule, Any], tuple[Tensor, Tensor]] = encode_first_view,
         name: str = "online/linear_accuracy",
     ) -> None:

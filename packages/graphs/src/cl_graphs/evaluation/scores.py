@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_core.evaluation.probe import ProbeResult, logistic_probe
+from cl_graphs.evaluation.probe import ProbeResult, logistic_probe
 
 __all__ = ["FOLDS", "node_scores", "whole_graph_scores"]
 

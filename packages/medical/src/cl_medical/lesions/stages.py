@@ -19,7 +19,7 @@ from cl_core.loader import EpochBatches
 from cl_core.networks.backbones import Backbone, build_backbone
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
-from cl_core.training import FitResult, fit, load_weights
+from cl_core.training import FitResult, fit, restore_weights
 from cl_core.training.online import OnlineEvaluation
 from cl_core.transforms import Statistics
 from cl_medical.lesions.augment import augmented_view, plain_view
@@ -143,7 +143,7 @@ class _Stages:
             labels=config.method == "supercon",
         )
         if config.representation is not None:
-            load_weights(module, _stage1_of(config))
+            restore_weights(module, _stage1_of(config))
             self.notes.append(f"stage 1 was taken over from {config.representation}")
             return encoder, False
         watch: list[Callback] = []
@@ -259,7 +259,7 @@ class _Stages:
     ) -> None:
         if monitor is None or result.best is None:
             return
-        load_weights(module, result.best)
+        restore_weights(module, result.best)
         best = max((row for row in result.history if monitor in row), key=lambda row: row[monitor])
         self.notes.append(
             f"{name}: epoch {best['epoch']:.0f} of {result.epochs} was chosen, {monitor} "

@@ -268,7 +268,7 @@ def fit_network(
         What the fit did. The network has the weights of the epoch with the best mean Dice on the
         validation cases, or the last ones if there are no such cases.
     """
-    from cl_core.training import fit, load_weights
+    from cl_core.training import fit, restore_weights
     from cl_medical.segmentation.method import MultiDomainSegmenter
 
     names = network.domains
@@ -319,7 +319,7 @@ def fit_network(
         val_loader=numbers,
     )
     if cases and result.best is not None:
-        load_weights(method, result.best)
+        restore_weights(method, result.best)
     network.to("cpu").requires_grad_(True).eval()
     return result
 

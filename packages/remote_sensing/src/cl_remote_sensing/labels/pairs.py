@@ -11,7 +11,7 @@ from cl_core.errors import InputError
 from cl_remote_sensing.labels.vectors import VECTOR_SUFFIXES
 from cl_remote_sensing.rasters.listing import RASTER_SUFFIXES
 from cl_remote_sensing.rasters.raster import Scene
-from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
+from cl_remote_sensing.tiles.manifest import find_listed, read_listing
 
 __all__ = ["pair_labels"]
 
@@ -86,7 +86,7 @@ def pair_labels(scenes: Sequence[Scene], labels: Path | str) -> list[Path]:
 
 def _from_manifest(scenes: Sequence[Scene], path: Path) -> list[Path]:
     listed: dict[Path, Path] = {}
-    for row in read_manifest(path, ["image", "label"]):
+    for row in read_listing(path, ["image", "label"]):
         image = find_listed(row["image"], path).resolve()
         label = find_listed(row["label"], path)
         if listed.setdefault(image, label) != label:

@@ -29,7 +29,7 @@ from cl_remote_sensing.networks.network import Encoded, SegmentationNetwork
 from cl_remote_sensing.views.matching import default_region_size
 from cl_remote_sensing.views.two_views import ViewPair
 
-__all__ = ["GLCNet", "glcnet_loss", "nt_xent", "region_means", "style_vector"]
+__all__ = ["GLCNet", "glcnet_loss", "region_means", "style_contrast", "style_vector"]
 
 EMBEDDING = 64
 """Channels of the pretraining decoder and of both projections."""
@@ -116,7 +116,7 @@ def _mean_weights(
     return (sums[center + half] - sums[center - half]) / (2 * half)
 
 
-def nt_xent(
+def style_contrast(
     z1: Float[Tensor, "n d"],
     z2: Float[Tensor, "n d"],
     temperature: float = 0.5,
@@ -162,7 +162,9 @@ def nt_xent(
         raise ValueError(f"temperature and eps must be positive, got {temperature} and {eps}")
     n, world = len(z1), world_size() if gather else 1
     if n * world < 2:
-        raise ValueError(f"nt_xent needs at least 2 pairs, got {n}: a lone pair has no negative")
+        raise ValueError(
+            f"style_contrast needs at least 2 pairs, got {n}: a lone pair has no negative"
+        )
     z = torch.cat([z1, z2])
     z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
     everyone = z if world == 1 else gather_rows(z)  # [z1; z2] of each rank in turn
@@ -283,7 +285,7 @@ class GLCNet(L.LightningModule):
 
     def _contrast(self, head: nn.Module, x1: Tensor, x2: Tensor) -> Tensor:
         with torch.autocast(x1.device.type, enabled=False):
-            return nt_xent(
+            return style_contrast(
                 head(x1),
                 head(x2),
                 self.hyper.temperature,

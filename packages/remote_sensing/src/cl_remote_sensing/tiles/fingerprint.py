@@ -13,7 +13,7 @@ from cl_remote_sensing.rasters.handles import handle
 from cl_remote_sensing.rasters.listing import RASTER_SUFFIXES, list_rasters
 from cl_remote_sensing.rasters.memory import is_in_memory, named
 from cl_remote_sensing.rasters.places import is_virtual
-from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
+from cl_remote_sensing.tiles.manifest import find_listed, read_listing
 
 __all__ = ["fingerprint_of"]
 
@@ -48,7 +48,7 @@ def _files(entry: str, network: bool) -> Iterator[str]:
     path = Path(entry)
     if path.suffix.lower() == ".csv":
         yield entry
-        for row in read_manifest(path, ["image", "label"]):
+        for row in read_listing(path, ["image", "label"]):
             yield from (str(find_listed(row[name], path)) for name in ("image", "label"))
     elif path.suffix.lower() in VECTOR_SUFFIXES:
         yield entry

@@ -17,7 +17,7 @@ from cl_core.runs import write_atomic
 from cl_remote_sensing.rasters.places import is_remote, is_virtual
 from cl_remote_sensing.rasters.raster import Scene, open_scenes
 from cl_remote_sensing.rasters.windows import Window
-from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
+from cl_remote_sensing.tiles.manifest import find_listed, read_listing
 
 __all__ = ["TileIndex", "merge", "read_windows"]
 
@@ -160,7 +160,7 @@ class TileIndex:
             InputError: As :func:`read_windows`.
         """
         if scenes is None:
-            images = dict.fromkeys(row["image"] for row in read_manifest(path, ["image"]))
+            images = dict.fromkeys(row["image"] for row in read_listing(path, ["image"]))
             held = [image for image in images if image.startswith("/vsimem/")]
             if held:
                 raise InputError(
@@ -216,7 +216,7 @@ def read_windows(path: Path | str, scenes: Sequence[Scene]) -> TileIndex:
     Raises:
         InputError: If the list is malformed, names another image, or a window leaves its image.
     """
-    rows = read_manifest(path, ["image", *_WINDOW])
+    rows = read_listing(path, ["image", *_WINDOW])
     place = {_whereabouts(scene.path): number for number, scene in enumerate(scenes)}
     found: dict[str, int] = {}
     for image in dict.fromkeys(row["image"] for row in rows):

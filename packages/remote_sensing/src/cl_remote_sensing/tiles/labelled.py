@@ -21,7 +21,7 @@ from cl_remote_sensing.rasters.raster import Scene
 from cl_remote_sensing.saved import SavedModel
 from cl_remote_sensing.suited import suit
 from cl_remote_sensing.tiles.build import TileIndex, build_index, merge, read_windows
-from cl_remote_sensing.tiles.manifest import find_listed, read_manifest
+from cl_remote_sensing.tiles.manifest import find_listed, read_listing
 from cl_remote_sensing.tiles.scenes import open_data, split_bands
 from cl_remote_sensing.tiles.splits import few_labels, keep_labelled, refuse_overlap, spatial_split
 
@@ -107,7 +107,7 @@ def open_labelled(
                 f"--data {data}: labels are missing; give --labels, or as --data a .csv with the "
                 "columns image and label"
             )
-        rows = read_manifest(data, ["image", "label"])
+        rows = read_listing(data, ["image", "label"])
         images, labels = [find_listed(row["image"], data) for row in rows], data
     scenes = open_data(
         images, bands=bands, ignore_alpha_tag=ignore_alpha_tag, mosaic=mosaic, network=network
@@ -292,7 +292,7 @@ def _one_file(labels: str, mosaic: Path) -> list[Path]:
     if path.is_dir():
         files: Sequence[str | Path] = list_rasters([path])
     else:
-        files = [find_listed(row["label"], path) for row in read_manifest(path, ["image", "label"])]
+        files = [find_listed(row["label"], path) for row in read_listing(path, ["image", "label"])]
     together = mosaic.with_name("labels.vrt")
     write_vrt(files, together)
     return [together]

@@ -9,10 +9,10 @@ from pathlib import Path
 from cl_core.errors import InputError
 from cl_core.tables.documents import read_text
 
-__all__ = ["find_listed", "read_manifest"]
+__all__ = ["find_listed", "read_listing"]
 
 
-def read_manifest(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_listing(path: Path | str, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read the rows of a manifest.
 
     A ``.csv`` has a header, in any order and with any further columns. A ``.txt`` has no header:

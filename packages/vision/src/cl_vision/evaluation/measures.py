@@ -11,13 +11,13 @@ from torch import Tensor
 
 from cl_core.errors import InputError
 from cl_core.evaluation.clustering import kmeans_scores
-from cl_core.evaluation.finetune import SEMI_RECIPE, fine_tune
+from cl_core.evaluation.finetune import SEMI_SETTINGS, fine_tune
 from cl_core.evaluation.fraction import FractionResult, fraction_protocol, logistic_fractions
 from cl_core.evaluation.knn import knn_accuracy
 from cl_core.evaluation.linear import (
-    DIRECTCLR_RECIPE,
-    HCSC_RECIPE,
-    MOCO_RECIPE,
+    DIRECTCLR_PROBE,
+    HCSC_PROBE,
+    MOCO_PROBE,
     linear_probe,
     logistic_accuracy,
     probe_encoder,
@@ -30,7 +30,7 @@ from cl_vision.model import ImageModel
 
 __all__ = ["Measured", "measure", "require_classes"]
 
-_RECIPES = {"hcsc": HCSC_RECIPE, "moco": MOCO_RECIPE, "directclr": DIRECTCLR_RECIPE}
+_RECIPES = {"hcsc": HCSC_PROBE, "moco": MOCO_PROBE, "directclr": DIRECTCLR_PROBE}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _few_labels(
     tests = evaluation_loader(
         test, model.view(test), batch_size=config.batch_size, workers=config.workers
     )
-    recipe = SEMI_RECIPE
+    recipe = SEMI_SETTINGS
     if config.probe_epochs is not None:
         recipe = replace(recipe, epochs=config.probe_epochs, milestones=None)
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cl_core.distributed import gather_rows, rank
-from cl_core.kmeans import Hierarchy, hierarchical_kmeans
 from cl_vision.hcsc.equations import concentrations, member_distances
+from cl_vision.hcsc.hierarchy import Hierarchy, hierarchical_kmeans
 
 __all__ = ["Encoded", "Estimate", "encode_shard", "estimate"]
 

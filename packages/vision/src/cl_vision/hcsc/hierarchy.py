@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cl_core.kmeans._assign import assign
-from cl_core.kmeans._lloyd import kmeans
+from cl_core.kmeans import assign, kmeans
 
 __all__ = ["Hierarchy", "build_hierarchy", "hierarchical_kmeans"]
 

@@ -11,8 +11,9 @@ from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import OneHotEncoder, normalize
 
-from cl_core.evaluation import fit_logistic, logistic_probe
+from cl_core.evaluation import fit_logistic
 from cl_core.evaluation.logistic import solve_logistic
+from cl_graphs.evaluation.probe import logistic_probe
 
 
 def blobs(n, d, classes, seed, spread=1.0):

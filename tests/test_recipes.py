@@ -1,0 +1,64 @@
+"""Recipes mean the same from Python and from the programs, and only for the verb they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import pytest
+
+from cl_core.checks import OptionError
+from cl_core.commands.recipes import _files, read_recipe, recipe_names, verb_of
+
+PROGRAMS = ("graphs", "vision", "remote_sensing", "medical", "agriculture")
+
+
+class Verb(NamedTuple):
+    words: tuple[str, ...]
+    config: type[Any]
+    target: str
+
+
+def verbs() -> Iterator[Verb]:
+    """Every verb of every program."""
+
+    def walk(table: Mapping[str, Any], words: tuple[str, ...]) -> Iterator[Verb]:
+        for word, entry in table.items():
+            if isinstance(entry, Mapping):
+                yield from walk(entry, (*words, word))
+            else:
+                yield Verb((*words, word), *entry)
+
+    for name in PROGRAMS:
+        table = import_module(f"cl_{name}.cli").COMMANDS
+        yield from walk(table, (f"cl-{name.replace('_', '-')}",))
+
+
+VERBS = list(verbs())
+WITH_RECIPES = [verb for verb in VERBS if "recipe" in verb.config.__dataclass_fields__]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb.words))
+def test_a_configuration_is_called_as_its_verb(verb):
+    assert verb_of(verb.config) == verb.words[-1]
+
+
+@pytest.mark.parametrize("verb", WITH_RECIPES, ids=lambda verb: " ".join(verb.words))
+def test_every_recipe_fits_its_verb_and_no_other(verb):
+    own = recipe_names(verb.config)
+    for name in _files(verb.config):
+        if name in own:
+            assert read_recipe(verb.config, name)
+        else:
+            with pytest.raises(OptionError, match=f"{name} is a recipe of "):
+                read_recipe(verb.config, name)
+    with pytest.raises(OptionError, match="there is no recipe 'nonsense'"):
+        read_recipe(verb.config, "nonsense")
+
+
+def test_every_recipe_is_somebodys():
+    for verb in WITH_RECIPES:
+        group = [v for v in WITH_RECIPES if _files(v.config) == _files(verb.config)]
+        claimed = {name for v in group for name in recipe_names(v.config)}
+        assert claimed == set(_files(verb.config))
