@@ -231,6 +231,15 @@ def test_a_run_that_fails_early_gives_the_folder_back_as_it_was(tmp_path):
     assert names(tmp_path / "old") == ["config.yaml", "metrics.json"]
 
 
+def test_a_run_that_fails_early_leaves_no_folder_that_it_made(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for out in ("a/b/run", "mine", "mine/run"):
+        with suppress(KeyError), Run.create(tmp_path / out, Config()):
+            raise KeyError
+    assert names(tmp_path) == ["mine"]
+    assert names(tmp_path / "mine") == []
+
+
 def test_a_run_that_fails_late_keeps_its_results(tmp_path):
     with suppress(KeyError), Run.create(tmp_path / "run", Config()) as run:
         run.save_metrics({"accuracy": 0.7})

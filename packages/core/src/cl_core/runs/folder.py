@@ -77,6 +77,7 @@ class RunFolder:
         self._lock: int | None = None
         _check(path, resume=resume, overwrite=overwrite)
         with _refusing(path):
+            self._made = [part for part in (path, *path.parents) if not part.exists()]
             path.mkdir(parents=True, exist_ok=True)
             _refuse_all_links(path)
             self._lock = _acquire(path)
@@ -109,6 +110,10 @@ class RunFolder:
         if failed and not self._kept:
             with suppress(OSError):
                 self._undo()
+                if self._made and [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+                    (self.path / _LOCK).unlink()
+                    for part in self._made:  # from within; a folder that is used stays
+                        part.rmdir()
         self._unlock()
 
     def _recover(self, *, resume: bool) -> None:
