@@ -33,6 +33,7 @@ CORE = (
 )
 
 # What `--help` imports: standard library, and of core what is as light.
+LISTS = ("config", "hyper", "options", "table")
 LIGHT = ("cl_core.checks", "cl_core.commands.options", "cl_core.commands.recipes", "cl_core.config")
 
 
@@ -129,14 +130,14 @@ def test_core_is_built_from_the_ground_up():
 def test_options_and_programs_are_light(package):
     for name, file in modules(package).items():
         last = name.rpartition(".")[2]
-        if last in ("config", "hyper", "table"):
+        if last in LISTS:
             heavy = {
                 other
                 for other in imports(file)
                 if other.startswith("cl_")
                 and not other.startswith(LIGHT)
-                and other.rpartition(".")[2] not in ("config", "hyper", "table")
-                and not other.rpartition(".")[0].endswith((".config", ".hyper", ".table"))
+                and other.rpartition(".")[2] not in LISTS
+                and other.rpartition(".")[0].rpartition(".")[2] not in LISTS
             }
             assert not heavy, f"{name} imports {heavy}"
         if last == "cli":

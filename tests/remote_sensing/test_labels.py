@@ -14,6 +14,7 @@ from mutants import mutants
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
+from cl_remote_sensing.labels.discovery import discover
 from cl_remote_sensing.labels.legend import Legend, default_colors
 from cl_remote_sensing.labels.scene_labels import IGNORE, open_labels, pair_labels
 from cl_remote_sensing.rasters.raster import open_scene
@@ -381,13 +382,13 @@ def test_without_a_legend_255_beyond_counting_codes_is_no_label_and_told(tmp_pat
     scene, values = image(tmp_path / "i.tif"), ids_of(codes())
     values[:4] = 255
     path = write(tmp_path / "l.tif", values)
-    legend = Legend.discover([path])
+    legend = discover([path])
     assert legend.codes == (0, 1, 2)
     labels = open_labels(scene, path, legend)
     assert labels.unlabelled == 4 * 50
     assert "200 pixels marked as no label (255)" in labels.notes[-1]
     two = write(tmp_path / "m.tif", np.where(values == 0, 0, 255).astype(np.uint8))
-    assert Legend.discover([two]).codes == (0, 255)  # a mask: both are classes
+    assert discover([two]).codes == (0, 255)  # a mask: both are classes
 
 
 def test_a_replaced_label_file_is_read_anew(tmp_path):
@@ -557,7 +558,7 @@ def test_a_polygon_without_a_class_is_unlabelled_and_told(tmp_path, none):
     labels = open_labels(scene, path, LEGEND)
     assert labels.counts == (0, 100, 0)
     assert "1 features without a class" in labels.notes[0]
-    assert Legend.discover([path]).names == ("road",)
+    assert discover([path]).names == ("road",)
 
 
 def test_a_few_features_of_an_unwanted_class_are_unlabelled_and_told(tmp_path):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from mutants import mutants
 
 from cl_core.errors import InputError
+from cl_remote_sensing.labels.discovery import discover
 from cl_remote_sensing.labels.legend import IGNORE, Legend, default_colors
+from cl_remote_sensing.labels.legend_files import read_legend
 
 KOREA = Legend(
     ("building", "road", "field"), (10, 30, 50), ((255, 0, 0), (90, 90, 90), (250, 240, 10))
@@ -52,7 +54,7 @@ def write(path, values, *, nodata=None, palette=None, **profile):
 )
 def test_a_yaml_legend_may_be_a_list_or_a_mapping(tmp_path, text):
     (tmp_path / "legend.yaml").write_text(text)
-    assert Legend.load(tmp_path / "legend.yaml") == KOREA
+    assert read_legend(tmp_path / "legend.yaml") == KOREA
 
 
 def test_a_csv_legend_takes_hex_colors_or_three_columns(tmp_path):
@@ -62,27 +64,27 @@ def test_a_csv_legend_takes_hex_colors_or_three_columns(tmp_path):
     other.write_text(
         "code,name,red,green,blue\n10,building,255,0,0\n30,road,90,90,90\n50,field,250,240,10\n"
     )
-    assert Legend.load(one) == Legend.load(other) == KOREA
+    assert read_legend(one) == read_legend(other) == KOREA
 
 
 def test_a_json_legend_is_what_a_model_card_holds(tmp_path):
     path = tmp_path / "legend.json"
     path.write_text(json.dumps(KOREA.to_dict()))
-    assert Legend.load(path) == KOREA
+    assert read_legend(path) == KOREA
 
 
 def test_codes_map_to_names_and_names_to_codes(tmp_path):
     (tmp_path / "a.yaml").write_text("10: building\n30: road\n")
     (tmp_path / "b.yaml").write_text("building: 10\nroad: 30\n")
-    legend = Legend.load(tmp_path / "a.yaml")
-    assert legend == Legend.load(tmp_path / "b.yaml")
+    legend = read_legend(tmp_path / "a.yaml")
+    assert legend == read_legend(tmp_path / "b.yaml")
     assert legend.names == ("building", "road")
     assert legend.codes == (10, 30)
 
 
 def test_names_alone_leave_codes_open_and_get_colors(tmp_path):
     (tmp_path / "legend.yaml").write_text("[water, land]")
-    legend = Legend.load(tmp_path / "legend.yaml")
+    legend = read_legend(tmp_path / "legend.yaml")
     assert legend.codes is None
     assert legend.colors == default_colors(2)
 
@@ -90,7 +92,7 @@ def test_names_alone_leave_codes_open_and_get_colors(tmp_path):
 def test_an_entry_called_ignore_is_no_class(tmp_path):
     path = tmp_path / "legend.csv"
     path.write_text("name,code,color\nignore,0,#000000\nwater,7,\n")
-    legend = Legend.load(path)
+    legend = read_legend(path)
     assert legend.names == ("water",)
     assert legend.ignored == (0,)
     assert legend.ignored_colors == ((0, 0, 0),)
@@ -108,7 +110,7 @@ def test_an_entry_called_ignore_is_no_class(tmp_path):
 )
 def test_what_is_no_class_is_named_by_code_or_name_or_a_list(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    legend = Legend.load(tmp_path / name)
+    legend = read_legend(tmp_path / name)
     assert legend.codes == (7,)
     assert legend.ignored == (0, 255)
     assert legend.ignored_names == ("cloud",)
@@ -134,7 +136,7 @@ def test_wrong_types_at_every_place_are_taken_or_told(tmp_path, key):
             path.write_text(json.dumps(plain))
             told = ""
             try:
-                Legend.load(path)
+                read_legend(path)
             except InputError as error:
                 told = str(error)
             assert "\n" not in told
@@ -152,7 +154,7 @@ def test_damaged_legends_are_read_or_told(tmp_path, mutations):
         for mutant in mutants(text.encode(), mutations, seed=number):
             (tmp_path / name).write_bytes(mutant)
             with suppress(InputError):
-                Legend.load(tmp_path / name)
+                read_legend(tmp_path / name)
 
 
 @pytest.mark.parametrize("codes", [(2**40, 1), (-(2**31) - 1, 1), (1,), ()])
@@ -165,7 +167,7 @@ def test_a_missing_color_is_none_that_is_taken(tmp_path):
     first = default_colors(1)[0]
     path = tmp_path / "legend.csv"
     path.write_text("name,code,color\na,1,\nb,2,#{:02x}{:02x}{:02x}\n".format(*first))
-    colors = Legend.load(path).colors
+    colors = read_legend(path).colors
     assert colors[1] == first
     assert colors[0] != first
 
@@ -211,20 +213,20 @@ def test_a_legend_survives_json(entries, ignored):
 def test_a_bad_legend_file_is_told_in_one_line(tmp_path, name, text, told):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=told) as caught:
-        Legend.load(tmp_path / name)
+        read_legend(tmp_path / name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_legend_file_is_told(tmp_path):
     with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
-        Legend.load(tmp_path / "none.yaml")
+        read_legend(tmp_path / "none.yaml")
 
 
 def test_codes_are_discovered_over_all_files_without_nodata(tmp_path):
     one = write(tmp_path / "a.tif", np.uint8([[10, 30], [0, 10]]), nodata=0)
     other = write(tmp_path / "b.tif", np.uint8([[100, 30], [0, 0]]), nodata=0)
-    legend = Legend.discover([one, other])
+    legend = discover([one, other])
     assert legend.codes == (10, 30, 100)
     assert legend.names == ("10", "30", "100")
 
@@ -232,7 +234,7 @@ def test_codes_are_discovered_over_all_files_without_nodata(tmp_path):
 def test_a_palette_gives_discovered_codes_their_colors(tmp_path):
     palette = {3: (1, 2, 3, 255), 5: (200, 0, 9, 255)}
     path = write(tmp_path / "a.tif", np.uint8([[3, 5], [5, 3]]), palette=palette)
-    legend = Legend.discover([path])
+    legend = discover([path])
     assert legend.codes == (3, 5)
     assert legend.colors == ((1, 2, 3), (200, 0, 9))
 
@@ -241,7 +243,7 @@ def test_colors_are_discovered_as_classes(tmp_path):
     image = np.zeros((3, 2, 2), np.uint8)
     image[:, 0, 0] = 255, 0, 0
     image[:, 0, 1] = 0, 255, 255
-    legend = Legend.discover([write(tmp_path / "a.tif", image)])
+    legend = discover([write(tmp_path / "a.tif", image)])
     assert legend.names == ("#000000", "#00ffff", "#ff0000")
     assert legend.codes is None
     assert legend.colors == ((0, 0, 0), (0, 255, 255), (255, 0, 0))
@@ -256,27 +258,27 @@ def test_values_of_a_class_field_are_discovered(tmp_path):
     path = tmp_path / "a.geojson"
     collection = {"type": "FeatureCollection"}
     path.write_text(json.dumps({**collection, "features": [feature("wood"), feature("lake")]}))
-    assert Legend.discover([path]).names == ("lake", "wood")
+    assert discover([path]).names == ("lake", "wood")
     path.write_text(json.dumps({**collection, "features": [feature(10.0), feature(9)]}))
-    assert Legend.discover([path]).codes == (9, 10)
+    assert discover([path]).codes == (9, 10)
 
 
 def test_an_image_is_not_taken_for_labels(tmp_path):
     values = np.arange(400, dtype=np.uint16).reshape(20, 20)
     with pytest.raises(InputError, match="more than 255 different codes"):
-        Legend.discover([write(tmp_path / "a.tif", values)])
+        discover([write(tmp_path / "a.tif", values)])
 
 
 def test_files_of_several_kinds_are_refused(tmp_path):
     one = write(tmp_path / "a.tif", np.uint8([[1, 2]]))
     other = write(tmp_path / "b.tif", np.zeros((3, 1, 2), np.uint8))
     with pytest.raises(InputError, match="several kinds"):
-        Legend.discover([one, other])
+        discover([one, other])
 
 
 def test_a_file_without_a_label_gives_no_legend(tmp_path):
     with pytest.raises(InputError, match="every pixel is nodata"):
-        Legend.discover([write(tmp_path / "a.tif", np.zeros((2, 2), np.uint8), nodata=0)])
+        discover([write(tmp_path / "a.tif", np.zeros((2, 2), np.uint8), nodata=0)])
 
 
 def test_train_ids_leave_room_for_the_ignored_one():

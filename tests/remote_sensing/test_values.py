@@ -17,6 +17,7 @@ from affine import Affine
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
+from cl_remote_sensing.labels.discovery import discover
 from cl_remote_sensing.labels.legend import Legend, default_colors
 from cl_remote_sensing.labels.scene_labels import open_labels
 from cl_remote_sensing.mapping.area import pixel_areas
@@ -108,7 +109,7 @@ def test_a_map_holds_codes_and_serves_as_labels_again(tmp_path, which, codes):
     assert result.counts == tuple((ids[:, 1:] == k).sum() for k in range(len(legend)))
     ids[:, 0] = 255
     whole = Window(0, 0, 64, 64)
-    for back in (legend, Legend.discover([result.path])):
+    for back in (legend, discover([result.path])):
         assert back.names == legend.names
         np.testing.assert_array_equal(open_labels(scene, result.path, back).read(whole), ids)
 

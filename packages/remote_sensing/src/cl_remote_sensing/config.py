@@ -9,8 +9,8 @@ from typing import Literal
 from cl_core.checks import OptionError, require_at_least, require_positive, require_rate
 from cl_core.commands.options import Options, Source
 from cl_core.config import TrainerConfig
-from cl_remote_sensing.groups import RunOptions, SceneOptions, TileOptions
 from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
+from cl_remote_sensing.options import RunOptions, SceneOptions, TileOptions
 
 __all__ = [
     "DemoConfig",

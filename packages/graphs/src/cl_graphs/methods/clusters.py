@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cl_core.errors import InputError
 from cl_graphs.graph import AttributedGraph
-from cl_graphs.methods.sampling import PassDataset
+from cl_graphs.methods.subsets import PassDataset
 
 __all__ = ["ClusterDataset", "partition"]
 

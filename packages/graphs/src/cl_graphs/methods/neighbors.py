@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from cl_graphs.graph import AttributedGraph
-from cl_graphs.methods.sampling import PassDataset, seeded
+from cl_graphs.methods.subsets import PassDataset, seeded
 from cl_graphs.readers.features import csr_entries
 
 __all__ = ["FANOUT", "NeighborDataset", "sample_neighbors", "sampled_nodes"]

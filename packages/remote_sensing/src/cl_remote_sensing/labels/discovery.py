@@ -15,7 +15,7 @@ from cl_remote_sensing.labels.keys import (
     read_keys,
     unpack,
 )
-from cl_remote_sensing.labels.legend import Color, Legend, default_colors
+from cl_remote_sensing.labels.legend import IGNORE, Color, Legend, default_colors
 from cl_remote_sensing.labels.vectors import VECTOR_SUFFIXES, class_values, is_unset, read_features
 from cl_remote_sensing.rasters.handles import handle
 from cl_remote_sensing.rasters.windows import blockwise
@@ -26,9 +26,28 @@ _CHUNK = 2**20  # pixels looked at together
 
 
 def discover(
-    paths: Sequence[Path | str], *, field: str | None, limit: int, network: bool = False
+    paths: Sequence[Path | str],
+    *,
+    field: str | None = None,
+    limit: int = IGNORE,
+    network: bool = False,
 ) -> Legend:
-    """See :meth:`cl_remote_sensing.labels.legend.Legend.discover`."""
+    """Make a legend of what occurs in label files; each is read once, a window at a time.
+
+    Codes become names (``"10"``) and keep the colours of a palette; colours become names
+    (``"#ff0000"``); values of a vector's class field become names. All in rising order. A map
+    of ``predict`` has the classes that it was made with. Where codes count up from 0 or 1 and
+    255 is beyond them, 255 is taken for no label.
+
+    Args:
+        paths: Label files, all of one kind.
+        field: The vector's class field, as for ``open_labels``.
+        limit: More classes than this are taken for a mistake.
+        network: Whether a virtual raster may name sources on the network.
+
+    Raises:
+        InputError: If there is no class or are too many, or the kinds differ.
+    """
     files = list(dict.fromkeys(str(path) for path in paths))
     if not files:
         raise ValueError("a legend is made of at least one label file")

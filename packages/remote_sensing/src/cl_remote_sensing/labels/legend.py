@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -97,55 +98,22 @@ class Legend:
             ignored_names=tuple(str(name) for name in plain.get("ignored_names", ())),
         )
 
-    @classmethod
-    def load(cls, path: Path | str) -> Legend:
-        """Read a legend from a file.
+    @staticmethod
+    def load(path: Path | str) -> Legend:
+        """Read a file; see :func:`cl_remote_sensing.labels.legend_files.read_legend`."""
+        return _made_by("legend_files", "read_legend", path)
 
-        - ``.yaml`` or ``.json``: a list of entries with ``name`` and, as far as known, ``code``
-          and ``color``; or a mapping of codes to names (or of names to codes). The list may
-          stand under ``classes``, with ``ignore`` beside it.
-        - ``.csv``: columns ``name``, ``code``, ``color``; the last may also be three columns
-          ``red``, ``green``, ``blue``.
+    @staticmethod
+    def discover(paths: Sequence[Path | str], **options: Any) -> Legend:
+        """Look into label files; see :func:`cl_remote_sensing.labels.discovery.discover`."""
+        return _made_by("discovery", "discover", paths, **options)
 
-        A color is ``#rrggbb`` or three numbers from 0 to 255; classes without one get one. An
-        entry called ``ignore`` names what is no class: as its code a code, a value of a vector
-        file's class field, or a list of them; or a color.
 
-        Raises:
-            InputError: If the file cannot be read or is no legend.
-        """
-        from cl_remote_sensing.labels.legend_files import read_legend
-
-        return read_legend(Path(path))
-
-    @classmethod
-    def discover(
-        cls,
-        paths: Sequence[Path | str],
-        *,
-        field: str | None = None,
-        limit: int = IGNORE,
-        network: bool = False,
-    ) -> Legend:
-        """Make a legend of what occurs in label files; each is read once, a window at a time.
-
-        Codes become names (``"10"``) and keep the colours of a palette; colours become names
-        (``"#ff0000"``); values of a vector's class field become names. All in rising order. A map
-        of ``predict`` has the classes that it was made with. Where codes count up from 0 or 1 and
-        255 is beyond them, 255 is taken for no label.
-
-        Args:
-            paths: Label files, all of one kind.
-            field: The vector's class field, as for ``open_labels``.
-            limit: More classes than this are taken for a mistake.
-            network: Whether a virtual raster may name sources on the network.
-
-        Raises:
-            InputError: If there is no class or are too many, or the kinds differ.
-        """
-        from cl_remote_sensing.labels.discovery import discover
-
-        return discover(paths, field=field, limit=limit, network=network)
+def _made_by(room: str, function: str, *given: Any, **options: Any) -> Legend:
+    # The readers know what a legend is; a legend knows its readers by name alone.
+    made = getattr(import_module(f"cl_remote_sensing.labels.{room}"), function)
+    legend: Legend = made(*given, **options)
+    return legend
 
 
 def default_colors(count: int) -> tuple[Color, ...]:

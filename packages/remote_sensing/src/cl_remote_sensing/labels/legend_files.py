@@ -18,12 +18,23 @@ _LONGEST = 200
 _UNLABELLED = "ignore"  # the name that makes an entry of a legend file no class
 
 
-def read_legend(path: Path) -> Legend:
-    """Read a legend; see :meth:`cl_remote_sensing.labels.legend.Legend.load`.
+def read_legend(path: Path | str) -> Legend:
+    """Read a legend from a file.
+
+    - ``.yaml`` or ``.json``: a list of entries with ``name`` and, as far as known, ``code``
+      and ``color``; or a mapping of codes to names (or of names to codes). The list may
+      stand under ``classes``, with ``ignore`` beside it.
+    - ``.csv``: columns ``name``, ``code``, ``color``; the last may also be three columns
+      ``red``, ``green``, ``blue``.
+
+    A color is ``#rrggbb`` or three numbers from 0 to 255; classes without one get one. An
+    entry called ``ignore`` names what is no class: as its code a code, a value of a vector
+    file's class field, or a list of them; or a color.
 
     Raises:
         InputError: If the file cannot be read or is no legend.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".json", ".yaml", ".yml"):
         raise InputError(f"{path}: a legend is a .yaml, .json or .csv file with {_FORMS}")

@@ -12,7 +12,9 @@ import numpy as np
 from cl_core.errors import InputError
 from cl_core.runs import Run
 from cl_remote_sensing.config import FinetuneConfig
+from cl_remote_sensing.labels.discovery import discover
 from cl_remote_sensing.labels.legend import Legend
+from cl_remote_sensing.labels.legend_files import read_legend
 from cl_remote_sensing.labels.scene_labels import Labels, open_labels, pair_labels
 from cl_remote_sensing.rasters.listing import list_rasters
 from cl_remote_sensing.rasters.memory import InMemory, named
@@ -117,9 +119,9 @@ def open_labelled(
     if not isinstance(legend, Legend):
         unique = list(dict.fromkeys(path for path, _ in files))
         if legend:
-            legend = Legend.load(legend)
+            legend = read_legend(legend)
         else:
-            legend = Legend.discover(unique, field=class_field, network=network)
+            legend = discover(unique, field=class_field, network=network)
             if legend.ignored:
                 told = ("255 is taken for no label; if it is a class, give a legend",)
     opened = [
