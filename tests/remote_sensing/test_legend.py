@@ -286,3 +286,11 @@ def test_train_ids_leave_room_for_the_ignored_one():
     assert len(Legend(names, None, default_colors(255))) == 255
     with pytest.raises(ValueError, match="1 to 255 classes, got 256"):
         Legend((*names, "more"), None, default_colors(256))
+
+
+def test_the_keys_of_json_may_be_codes(tmp_path):
+    (tmp_path / "a.json").write_text('{"1": "lake", "20": "wood"}')
+    (tmp_path / "b.json").write_text('{"lake": 1, "wood": 20}')
+    (tmp_path / "c.json").write_text('{"1": {"name": "lake"}, "20": {"name": "wood"}}')
+    legends = [read_legend(tmp_path / name) for name in ("a.json", "b.json", "c.json")]
+    assert [(legend.names, legend.codes) for legend in legends] == [(("lake", "wood"), (1, 20))] * 3

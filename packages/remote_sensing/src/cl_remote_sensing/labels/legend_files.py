@@ -105,11 +105,18 @@ def _completed(colors: Sequence[Color | None], taken: Sequence[Color]) -> tuple[
 
 def _mapped(key: Any, value: Any) -> dict[str, Any]:
     """An entry of a mapping: code to name, code to entry, name to code or name to entry."""
+    if isinstance(key, str) and _is_whole(key) and not _is_whole(value):
+        key = int(key)  # the keys of JSON are text
     if isinstance(value, Mapping):
         return {("code" if isinstance(key, int) else "name"): key, **value}
     if isinstance(key, int):
         return {"code": key, "name": value}
     return {"name": key, "code": value}
+
+
+def _is_whole(value: Any) -> bool:
+    text = str(value).strip()
+    return text.removeprefix("-").isdecimal() and len(text) < 12
 
 
 def _name(value: Any) -> str:
