@@ -9,8 +9,8 @@ x_i \leftarrow [x_i; 1],$$
 
 with $\ell$ the cross-entropy of a softmax over the classes, or, for tasks of 0 and 1, the sum of
 the tasks' logistic losses where they are known. L-BFGS stops where the largest entry of the
-gradient is $10^{-3}$ of that at $W = 0$, or after ``MOST_STEPS`` steps. $C$ is chosen from seven values,
-$2^{-10}, 2^{-7}, \dots, 2^8$, on a held-out fifth of the training rows (of at most
+gradient is $10^{-3}$ of that at $W = 0$, or after ``MOST_STEPS`` steps. $C$ is chosen from seven
+values, $2^{-10}, 2^{-7}, \dots, 2^8$, on a held-out fifth of the training rows (of at most
 ``SELECTION_ROWS``), at a gradient of $10^{-2}$, each starting from the solution of the last; of
 equal ones the first is taken, and after two that are worse than the best no larger ones are tried.
 """
