@@ -22,6 +22,11 @@ __all__ = [
 ]
 
 
+Perturbed = Literal[
+    "random_edges", "dice", "feature_noise", "pgd_structure", "pgd_features", "pgd_both"
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(Options):
     """Where the data comes from, where the run goes and how long it takes.
@@ -42,13 +47,15 @@ class TrainingOptions(Options):
             .gml. Training never reads them.
         normalize_features: Divide each feature row by its sum; the published results use raw rows.
         download: Let PyG download a built-in data set that is not under `root`.
-        epochs: Optimiser steps on one subgraph each, or passes over a collection; by default 1,000
-            and 20.
+        epochs: Optimiser steps on one random subgraph each, or passes over a collection or, with
+            another sampler, over the nodes; by default 1,000 steps, or 20 passes over a collection.
         seed: Seed of initialisation, subgraphs, augmentation and attack.
         resume: Continue a run that was stopped; it ends as if it never had been.
         overwrite: Replace the run in `out`.
-        subgraph_size: Nodes of the random subgraph of a step.
-        sampler: `random` node subsets as published; `cluster` and `neighbor` are PyG's.
+        subgraph_size: Nodes of the random subgraph of a step; mean nodes of a cluster; nodes whose
+            neighbours are sampled.
+        sampler: `random` node subsets as published; `cluster`: parts of the graph with few edges
+            between them; `neighbor`: nodes with up to 10 neighbours each, and 10 of each of those.
         batch_size: Graphs of a step, for a collection.
         workers: Processes that prepare batches.
     """
@@ -90,13 +97,10 @@ class PretrainConfig(ArielHyper, TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs is not None and self.epochs < 1:
-            raise OptionError(f"epochs must be at least 1, got {self.epochs}")
-        if self.subgraph_size < 2:
-            raise OptionError(f"subgraph_size must be at least 2, got {self.subgraph_size}")
-        if self.batch_size < 2:
-            raise OptionError(f"batch_size must be at least 2, got {self.batch_size}")
-        require_at_least(0, seed=self.seed, workers=self.workers)
+        require_at_least(1, epochs=self.epochs)
+        require_at_least(2, subgraph_size=self.subgraph_size, batch_size=self.batch_size)
+        require_at_least(0, workers=self.workers)
+        require_at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +117,7 @@ class SavedRunOptions(Options):
         encoder: The run's encoder of your own, whose `module:maker` you allow to be imported; from
             Python also the module.
         overwrite: Replace the results in `out`.
+        progress: Tell now and then how far a long evaluation is.
     """
 
     run: Path
@@ -122,14 +127,16 @@ class SavedRunOptions(Options):
     labels: str | None = None
     encoder: Source | None = None
     overwrite: bool = False
+    progress: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(SavedRunOptions):
     """Measure frozen embeddings by logistic regression from few labels, beside raw features.
 
-    Nodes: the mean over random splits, accuracy on the nodes that are not in the training share.
-    Collections: a support vector machine in stratified ten-fold cross-validation.
+    Nodes: the mean over random splits, accuracy on the nodes that are not in the training share; of
+    two classes and of tasks also the area under the ROC curve. Collections: a support vector
+    machine in stratified ten-fold cross-validation.
 
     Args:
         out: Where to write; by default `evaluate` inside the run directory.
@@ -139,6 +146,9 @@ class EvaluateConfig(SavedRunOptions):
         selection: What chooses the probe's penalty on the training share: `argmax`, the accuracy
             that is reported; or `subset`, rows on which every class is decided rightly, which is
             what GRACE's released script counts. For nodes.
+        probe: `exact` is the published one-vs-rest regression; `softmax` scales to millions of
+            nodes; `auto` is exact up to 131,072 training rows times classes. For nodes.
+        published: Train and test on the split published with the graph (its masks). For nodes.
         raw: Measure the raw features too.
         seed: Seed of the splits.
     """
@@ -148,6 +158,8 @@ class EvaluateConfig(SavedRunOptions):
     splits: int = 20
     train_fraction: float = 0.1
     selection: Literal["argmax", "subset"] = "argmax"
+    probe: Literal["auto", "exact", "softmax"] = "auto"
+    published: bool = False
     raw: bool = True
     seed: int = 0
 
@@ -182,32 +194,52 @@ class RobustnessConfig(SavedRunOptions):
         baseline: Another run to measure beside this one, such as one with `--method grace`.
         poisoned: A .npz file with a clean and attacked versions of the graph, evaluated in place of
             the run's graph.
+        perturbations: What is done to the graph.
         budgets: Edges changed, as shares of the edges there are, growing.
         radii: Largest changes of one feature value, growing.
         attack_steps: Steps of the gradient attacks.
+        attack_nodes: Nodes whose contrast an attack raises; of more, random ones, since its cost is
+            quadratic in their number.
+        attack_candidates: Random pairs that an attack on the structure may join, besides the edges
+            it may cut. By default every pair of up to 20,000 nodes, else a million, or 16,384 if
+            the encoder is your own.
         splits: Random splits.
         train_fraction: Share of labelled nodes the probe learns from.
+        probe: As for `evaluate`.
         seed: Seed of splits and perturbations.
     """
 
     out: Path | None = None
     baseline: Path | None = None
     poisoned: Path | None = None
+    perturbations: tuple[Perturbed, ...] = (
+        "random_edges",
+        "dice",
+        "feature_noise",
+        "pgd_structure",
+        "pgd_features",
+        "pgd_both",
+    )
     budgets: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
     radii: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08)
     attack_steps: int = 5
+    attack_nodes: int = 10_000
+    attack_candidates: int | None = None
     splits: int = 10
     train_fraction: float = 0.1
+    probe: Literal["auto", "exact", "softmax"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require_protocol(self.splits, self.train_fraction)
-        require_at_least(0, seed=self.seed)
+        require_at_least(0, seed=self.seed, attack_candidates=self.attack_candidates)
+        require_at_least(2, attack_nodes=self.attack_nodes)
+        if not self.perturbations:
+            raise OptionError("perturbations must name at least one")
         for name, values in (("budgets", self.budgets), ("radii", self.radii)):
             if not values or min(values) <= 0:
                 raise OptionError(f"{name} must be positive numbers, got {values}")
-        if self.attack_steps < 1:
-            raise OptionError(f"attack_steps must be at least 1, got {self.attack_steps}")
+        require_at_least(1, attack_steps=self.attack_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,13 +264,11 @@ class DemoConfig(Options):
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise OptionError(f"epochs must be at least 1, got {self.epochs}")
+        require_at_least(1, epochs=self.epochs)
         require_at_least(0, seed=self.seed)
 
 
 def _require_protocol(splits: int, train_fraction: float) -> None:
-    if splits < 1:
-        raise OptionError(f"splits must be at least 1, got {splits}")
+    require_at_least(1, splits=splits)
     if not 0 < train_fraction < 1:
         raise OptionError(f"train_fraction must lie between 0 and 1, got {train_fraction}")

@@ -37,7 +37,8 @@ class AttributedGraph:
             pass 256 MiB and less than a tenth of it is filled. ``x @ w`` works for both.
         edge_index: int64 ``(2, e)``, both directions of every edge, no loops, no repeats, sorted
             by row, then column.
-        y: Class per node, int64 ``(n,)``, -1 where a node is unlabelled; None without labels.
+        y: Class per node, int64 ``(n,)``, -1 where a node is unlabelled; or tasks ``(n, t)`` of 0,
+            1 and -1; None without labels.
         ids: What the owner calls each node: row numbers or strings, in row order.
         classes: Name of each class; ``y == k`` means ``classes[k]``.
         notes: What was cleaned or assumed on the way in, a line each, for the user to read.
@@ -74,11 +75,33 @@ class AttributedGraph:
 
     def summary(self) -> str:
         """Return the graph's size in one line."""
-        labels = f"{self.num_classes} classes" if self.y is not None else "no labels"
+        if self.y is None:
+            labels = "no labels"
+        elif self.y.ndim == 2:
+            labels = f"{self.y.shape[1]} tasks"
+        else:
+            labels = f"{self.num_classes} classes"
         return (
             f"{self.name}: {self.num_nodes:,} nodes, {self.num_edges:,} edges, "
             f"{self.num_features:,} features, {labels}"
         )
+
+    def homophily(self) -> tuple[float, float] | None:
+        """Return how often edges join equal classes, and how often they would by chance.
+
+        Of the edges between labelled nodes; by chance is the sum over classes of the squared share
+        of edge ends. None without such edges or without classes.
+        """
+        if self.y is None or self.y.ndim != 1:
+            return None
+        row, column = self.y[self.edge_index]
+        known = (row >= 0) & (column >= 0)
+        if not bool(known.any()):
+            return None
+        row, column = row[known], column[known]
+        ends = torch.bincount(torch.cat([row, column])).double()
+        shares = ends / ends.sum()
+        return float((row == column).double().mean()), float(shares.square().sum())
 
     def to_data(self) -> Data:
         """Return the whole graph as PyG's ``Data`` with dense ``x`` and node numbers ``n_id``."""
@@ -190,7 +213,7 @@ def make_graph(
     )
 
 
-def require_classes(graph: AttributedGraph, *, minimum: int = 2) -> Int64[Tensor, " n"]:
+def require_classes(graph: AttributedGraph, *, minimum: int = 2) -> Int64[Tensor, "*labels"]:
     """Return the labels of a graph that is about to be evaluated.
 
     Args:
@@ -198,7 +221,7 @@ def require_classes(graph: AttributedGraph, *, minimum: int = 2) -> Int64[Tensor
         minimum: Classes that must occur among the labelled nodes.
 
     Returns:
-        ``graph.y``, with -1 where a node is unlabelled.
+        ``graph.y``, with -1 where a node is unlabelled; tasks of 0 and 1 as they are.
 
     Raises:
         InputError: If the graph has no labels or fewer than ``minimum`` different ones.
@@ -206,6 +229,10 @@ def require_classes(graph: AttributedGraph, *, minimum: int = 2) -> Int64[Tensor
     if graph.y is None:
         raise InputError(f"{graph.name}: no labels, and evaluation needs them; give --labels FILE")
     present = torch.unique(graph.y[graph.y >= 0])
+    if graph.y.ndim == 2:
+        if len(present) < 2:
+            raise InputError(f"{graph.name}: no task has both a 0 and a 1 to tell apart")
+        return graph.y
     if len(present) < minimum:
         names = ", ".join(repr(graph.classes[k]) for k in present.tolist()) or "none"
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from cl_graphs.evaluation.scores import FOLDS, whole_graph_scores
 from cl_graphs.methods.encoder import GIN, graph_head
 from cl_graphs.methods.graph_batch import graph_width
 from cl_graphs.own import made_encoder, name_of
+from cl_graphs.progress import silent
 
 if TYPE_CHECKING:
     from cl_graphs.methods.graph_ariel import GraphAriel
@@ -94,13 +96,7 @@ class GraphTask:
 
     baseline = "GraphCL"
     model_class = GraphModel
-    default_epochs = 20
     unit = "graph"
-    protocol = (
-        "A support vector machine on frozen, standardised rows, in stratified ten-fold "
-        "cross-validation, its cost chosen by five-fold search inside each training part; mean "
-        "and spread over repetitions of the folds."
-    )
 
     def __init__(self, data: GraphCollection) -> None:
         if len(data) < 2:
@@ -178,6 +174,22 @@ class GraphTask:
             collate=Batch.from_data_list,
         )
 
+    def default_epochs(self, config: PretrainConfig) -> int:
+        """Return the passes over the collection that were published."""
+        return 20
+
+    def protocol(self, config: EvaluateConfig) -> str:
+        """Return how the scores are made, in words."""
+        return (
+            "A support vector machine on frozen, standardised rows, in stratified ten-fold "
+            "cross-validation, its cost chosen by five-fold search inside each training part; mean "
+            "and spread over repetitions of the folds."
+        )
+
+    def parts_of_scores(self, config: EvaluateConfig) -> int:
+        """Return how many parts `scores` tells of."""
+        return max(1, config.splits // FOLDS)
+
     def labels(self) -> Tensor:
         """Return the class of each graph, -1 for none.
 
@@ -202,8 +214,12 @@ class GraphTask:
         """Return the sum of each graph's node features, what an embedding has to beat."""
         return torch.stack([graph.x.sum(0) for graph in self.data])
 
-    def scores(self, x: Tensor, config: EvaluateConfig) -> dict[str, float]:
+    def scores(
+        self, x: Tensor, config: EvaluateConfig, tell: Callable[[str], None] = silent
+    ) -> dict[str, float]:
         """Score one row per graph by the protocol of the literature."""
-        repeats = max(1, config.splits // FOLDS)
         y = self.labels()
-        return whole_graph_scores(x[y >= 0], y[y >= 0], repeats=repeats, seed=config.seed)
+        repeats = self.parts_of_scores(config)
+        return whole_graph_scores(
+            x[y >= 0], y[y >= 0], repeats=repeats, seed=config.seed, tell=tell
+        )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from cl_core.errors import InputError
 from cl_core.runs.fingerprint import Fingerprint, of_arrays
 from cl_graphs.cards import NodeCard
-from cl_graphs.config import EvaluateConfig, PretrainConfig
+from cl_graphs.config import EvaluateConfig, PretrainConfig, RobustnessConfig
 from cl_graphs.evaluation.embedding import embed
+from cl_graphs.evaluation.probes import Solver, solver_for
 from cl_graphs.evaluation.scores import node_scores
 from cl_graphs.graph import AttributedGraph, require_classes
 from cl_graphs.hyper import ArielHyper
@@ -24,12 +26,19 @@ from cl_graphs.methods.encoder import GCN, ProjectionHead
 from cl_graphs.methods.neighbors import FANOUT
 from cl_graphs.methods.sampling import loader_for
 from cl_graphs.own import made_encoder, name_of
+from cl_graphs.progress import silent
 from cl_graphs.readers.features import reordered
 
 if TYPE_CHECKING:
     from cl_graphs.methods.ariel import Ariel
 
 __all__ = ["NodeModel", "NodeTask"]
+
+STEPS = 1000
+"""Optimiser steps of a training by default."""
+
+LOW_HOMOPHILY = 0.2
+"""Homophily beyond chance, as a share of what is possible, below which a note is made."""
 
 
 class NodeModel(nn.Module):
@@ -123,12 +132,7 @@ class NodeTask:
 
     baseline = "GRACE"
     model_class = NodeModel
-    default_epochs = 1000
     unit = "node"
-    protocol = (
-        "One-vs-rest logistic regression on frozen rows of unit length, its penalty chosen by "
-        "five-fold search on the training share; mean and spread over random splits."
-    )
 
     def __init__(self, data: AttributedGraph) -> None:
         self.data = data
@@ -137,7 +141,21 @@ class NodeTask:
 
     def summary(self) -> list[str]:
         """Return the size of the graph, and what was cleaned on the way in."""
-        return [self.data.summary(), *self.data.notes]
+        lines = [self.data.summary(), *self.data.notes]
+        found = self.data.homophily()
+        if found is not None and found[0] - found[1] < LOW_HOMOPHILY * (1 - found[1]):
+            lines.append(
+                f"homophily is low: {found[0]:.0%} of edges join nodes of one class "
+                f"({found[1]:.0%} by chance), so neighbours may blur what features tell; compare "
+                "with raw features"
+            )
+        return lines
+
+    def default_epochs(self, config: PretrainConfig) -> int:
+        """Return how many epochs make about 1,000 steps."""
+        if config.sampler == "random":
+            return STEPS
+        return max(1, -(-STEPS * config.subgraph_size // self.data.num_nodes))
 
     def fingerprint(self) -> Fingerprint:
         """Return what tells whether a run is continued on the same graph; labels play no part."""
@@ -207,7 +225,57 @@ class NodeTask:
         """Return the features themselves, what an embedding has to beat."""
         return self.data.x
 
-    def scores(self, x: Tensor, config: EvaluateConfig) -> dict[str, float]:
+    def solver(self, config: EvaluateConfig | RobustnessConfig) -> Solver:
+        """Return what the probe is solved by."""
+        y = self.labels()
+        trained = (y >= 0).reshape(len(y), -1).any(1).sum() * config.train_fraction
+        if isinstance(config, EvaluateConfig) and config.published:
+            trained = torch.tensor(len(self.published()["train"]))
+        return solver_for(config.probe, y, int(trained))
+
+    def published(self) -> Mapping[str, Tensor]:
+        """Return the split published with the graph.
+
+        Raises:
+            InputError: If there is none.
+        """
+        splits = self.data.splits
+        if not len(splits.get("train", ())) or not len(splits.get("test", ())):
+            raise InputError(
+                f"--published: {self.name} comes without a split (train_mask, test_mask); drop the "
+                "option"
+            )
+        return splits
+
+    def protocol(self, config: EvaluateConfig) -> str:
+        """Return how the scores are made, in words."""
+        where = "random splits; mean and spread over them"
+        if config.published:
+            where = "the split published with the graph"
+        if self.solver(config) == "exact":
+            held = "the validation part" if config.published else "five folds of the training share"
+            return (
+                "One-vs-rest logistic regression on frozen rows of unit length, its penalty chosen "
+                f"on {held}, on {where}."
+            )
+        kind = (
+            "Logistic regression of every task"
+            if self.labels().ndim == 2
+            else ("Softmax regression")
+        )
+        return (
+            f"{kind} on frozen rows of unit length, solved by L-BFGS, its penalty chosen from "
+            f"seven on rows held out of the training part, on {where}. It stands in for the "
+            "published one-vs-rest regression, which takes days at this size."
+        )
+
+    def parts_of_scores(self, config: EvaluateConfig) -> int:
+        """Return how many parts `scores` tells of."""
+        return 1 if config.published else config.splits
+
+    def scores(
+        self, x: Tensor, config: EvaluateConfig, tell: Callable[[str], None] = silent
+    ) -> dict[str, float]:
         """Score one row per node by the protocol of the literature."""
         return node_scores(
             x,
@@ -216,4 +284,7 @@ class NodeTask:
             train_fraction=config.train_fraction,
             seed=config.seed,
             selection=config.selection,
+            solver=self.solver(config),
+            published=self.published() if config.published else None,
+            tell=tell,
         )

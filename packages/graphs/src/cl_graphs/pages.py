@@ -51,12 +51,13 @@ def comparison_page(
     run: Run,
     task: Task,
     rows: Sequence[Mapping[str, object]],
+    protocol: str,
     embedded: Mapping[str, Tensor],
     histories: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> None:
     """Write how good embeddings are: the table of scores, then each model's plane and curves."""
     page = Report("Accuracy", task.name)
-    page.section("Scores").table(rows, task.protocol)
+    page.section("Scores").table(rows, protocol)
     page.section("Data").text("\n\n".join(task.summary()))
     for name, vectors in embedded.items():
         _add_plane(page, task, vectors, name)
@@ -115,7 +116,7 @@ def _add_plane(page: Report, task: Task, vectors: Tensor, name: str = "") -> Non
     rows = torch.arange(len(vectors))
     if len(rows) > POINTS:
         rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:POINTS]
-    y = task.y
+    y = task.y if task.y is None or task.y.ndim == 1 else None  # tasks have no colour
     page.section(f"Embedding {name}".strip()).plotly(
         scatter_2d(
             project_2d(vectors[rows]),

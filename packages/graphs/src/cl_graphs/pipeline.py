@@ -27,9 +27,10 @@ from cl_graphs.config import (
     SavedRunOptions,
 )
 from cl_graphs.data import load_poisoned
-from cl_graphs.evaluation.robustness import measure, side_by_side
+from cl_graphs.evaluation.robustness import Protocol, Strengths, measure, side_by_side
 from cl_graphs.methods.threads import threads_for
 from cl_graphs.node_task import NodeModel, NodeTask
+from cl_graphs.progress import Progress
 from cl_graphs.tasks import Model, Task, card_of_run, load_model, task_of, task_of_run
 
 __all__ = ["demo", "embed", "evaluate", "pretrain", "robustness"]
@@ -48,7 +49,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
     from cl_core.training import fit  # Lightning costs seconds, and only training needs it
 
     task = task_of(config)
-    epochs = config.epochs or task.default_epochs
+    epochs = config.epochs or task.default_epochs(config)
     config = replace(config, epochs=epochs)
     seed_everything(config.seed)
     model = task.model(config)  # refused before anything is written
@@ -98,17 +99,22 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     """
     task, trained = _task_and_models(config, config.baseline)
     task.labels()  # refused before anything is written
+    protocol = task.protocol(config)
     with _begun(config, "evaluate", task) as run:
         embedded = {name: model.embed(task.data) for name, (model, _) in trained.items()}
-        scores = {name: task.scores(vectors, config) for name, vectors in embedded.items()}
-        if config.raw:
-            scores["raw features"] = task.scores(task.raw(), config)
+        measured = embedded | ({"raw features": task.raw()} if config.raw else {})
+        told = Progress(
+            "evaluate", len(measured) * task.parts_of_scores(config), shown=config.progress
+        )
+        scores = {name: task.scores(x, config, told) for name, x in measured.items()}
         metrics = flat_scores(scores)
         rows = metric_table([{"model": name, **figures} for name, figures in scores.items()])
         histories = {name: history for name, (_, history) in trained.items()}
-        pages.comparison_page(run, task, rows, embedded, histories)
+        pages.comparison_page(run, task, rows, protocol, embedded, histories)
         run.save_metrics(metrics)
-    return Outcome(out=run.path, metrics=metrics, lines=text_table(rows))
+    return Outcome(
+        out=run.path, metrics=metrics, lines=[*task.summary(), *text_table(rows), protocol]
+    )
 
 
 def embed(config: EmbedConfig) -> Outcome:
@@ -148,20 +154,32 @@ def robustness(config: RobustnessConfig) -> Outcome:
     if versions:
         task = NodeTask(versions.pop(0.0))
     labels = task.labels()
+    if labels.ndim == 2:
+        raise InputError(f"{task.name}: robustness is measured on classes, the labels are tasks")
+    strengths = Strengths(
+        perturbations=config.perturbations,
+        budgets=config.budgets,
+        radii=config.radii,
+        steps=config.attack_steps,
+        attack_nodes=config.attack_nodes,
+        attack_candidates=config.attack_candidates,
+        seed=config.seed,
+    )
+    protocol = Protocol(
+        splits=config.splits,
+        train_fraction=config.train_fraction,
+        seed=config.seed,
+        solver=task.solver(config),
+    )
+    models = [model for model, _ in trained.values() if isinstance(model, NodeModel)]
+    told = Progress(
+        "robustness",
+        len(models) * (1 + strengths.versions + len(versions)),
+        shown=config.progress,
+    )
     with _begun(config, "robustness", task) as run:
         points = list(
-            measure(
-                [model for model, _ in trained.values() if isinstance(model, NodeModel)],
-                task.data,
-                labels,
-                budgets=config.budgets,
-                radii=config.radii,
-                steps=config.attack_steps,
-                splits=config.splits,
-                train_fraction=config.train_fraction,
-                seed=config.seed,
-                poisoned=versions,
-            )
+            measure(models, task.data, labels, strengths, protocol, poisoned=versions, tell=told)
         )
         metrics = {}
         for point in points:

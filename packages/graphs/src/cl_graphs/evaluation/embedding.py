@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cl_core.evaluation.features import device_of, frozen
 from cl_core.matmul import matmul
+from cl_graphs.evaluation.layerwise import ROWS, embed_by_layer
 from cl_graphs.methods.closed_form import layers_known
 from cl_graphs.methods.encode import encode
 from cl_graphs.methods.encoder import GCN, normalized_adjacency
@@ -34,11 +35,14 @@ def embed(
         rows: Rows of dense ``x`` that are converted to the encoder's type at once.
 
     Returns:
-        Embeddings on the encoder's device; peak memory is about three times the first layer.
+        Embeddings on the encoder's device. A `GCN` on the CPU embeds more than `layerwise.ROWS`
+        nodes layer by layer, which is exact; otherwise it is one pass over the whole graph.
     """
     device = device_of(encoder)
     with frozen(encoder):
         if isinstance(encoder, GCN) and layers_known(encoder):
+            if device.type == "cpu" and x.shape[0] > ROWS:
+                return embed_by_layer(encoder, x, edge_index)
             first = encoder.layers[0].weight
             adjacency = normalized_adjacency(edge_index.to(device), x.shape[0], dtype=first.dtype)
             z: Tensor = encoder(_Features(x, rows), adjacency)

@@ -7,7 +7,7 @@ perturbed graph, without labels, so each model meets the attack that is worst fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -15,15 +15,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl_core.evaluation.probe import LogisticModel, fit_logistic, random_splits
+from cl_core.evaluation.probe import random_splits
 from cl_graphs.evaluation.perturbation import add_random_edges, dice, sign_noise
+from cl_graphs.evaluation.probes import Probe, Solver, unit_rows
 from cl_graphs.graph import AttributedGraph
 from cl_graphs.methods.attack import AttackConfig, pgd_attack
 from cl_graphs.methods.encode import encode
 from cl_graphs.methods.encoder import eval_mode
 from cl_graphs.node_task import NodeModel
+from cl_graphs.progress import silent
 
-__all__ = ["Measured", "attacked_graphs", "measure", "perturbed_graphs", "side_by_side"]
+__all__ = [
+    "PERTURBATIONS",
+    "Measured",
+    "Protocol",
+    "Strengths",
+    "attacked_graphs",
+    "measure",
+    "perturbed_graphs",
+    "side_by_side",
+]
+
+PERTURBATIONS = (
+    "random_edges",
+    "dice",
+    "feature_noise",
+    "pgd_structure",
+    "pgd_features",
+    "pgd_both",
+)
+"""What can be done to a graph."""
+
+EVERY_PAIR = 20_000
+"""Nodes of a graph up to which an attack considers every pair of them."""
+
+CANDIDATES = 1_000_000
+"""Random pairs that an attack on a larger graph may join."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +72,57 @@ class Measured:
     accuracy_std: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Strengths:
+    """What is done to the graph, and how strongly.
+
+    Args:
+        perturbations: Which of `PERTURBATIONS`.
+        budgets: Edges changed, as shares of the edges there are.
+        radii: Largest changes of one feature value.
+        steps: Gradient steps of an attack.
+        attack_nodes: Nodes whose contrast an attack raises; of more, random ones.
+        attack_candidates: Random pairs an attack may join, see `AttackConfig`; None for every pair
+            of up to `EVERY_PAIR` nodes, else `CANDIDATES`.
+        seed: Seed of all draws.
+    """
+
+    perturbations: Sequence[str] = PERTURBATIONS
+    budgets: Sequence[float] = (0.05, 0.1, 0.2, 0.5, 1.0)
+    radii: Sequence[float] = (0.01, 0.02, 0.04, 0.08)
+    steps: int = 5
+    attack_nodes: int = 10_000
+    attack_candidates: int | None = None
+    seed: int = 0
+
+    @property
+    def versions(self) -> int:
+        """How many perturbed graphs there are."""
+        sizes = {
+            "feature_noise": len(self.radii),
+            "pgd_features": len(self.radii),
+            "pgd_both": min(len(self.budgets), len(self.radii)),
+        }
+        return sum(sizes.get(name, len(self.budgets)) for name in self.perturbations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How accuracy is measured.
+
+    Args:
+        splits: Random splits.
+        train_fraction: Share of the labelled nodes a classifier learns from.
+        seed: Seed of the splits.
+        solver: Of the probe.
+    """
+
+    splits: int
+    train_fraction: float
+    seed: int
+    solver: Solver = "exact"
+
+
 class Judge:
     """Classifiers of one model, a split each, that learnt on the clean graph.
 
@@ -52,34 +130,31 @@ class Judge:
         model: The encoder.
         graph: The clean graph.
         y: Classes, -1 where a node is unlabelled.
-        splits: Random splits.
-        train_fraction: Share of the labelled nodes a classifier learns from.
-        seed: Seed of the splits.
+        protocol: How they learn.
     """
 
     def __init__(
-        self,
-        model: NodeModel,
-        graph: AttributedGraph,
-        y: Tensor,
-        *,
-        splits: int,
-        train_fraction: float,
-        seed: int,
+        self, model: NodeModel, graph: AttributedGraph, y: Tensor, protocol: Protocol
     ) -> None:
         self.model = model
         self.labels = y.numpy()
-        clean = model.embed(graph)
-        self.probes: list[tuple[LogisticModel, np.ndarray]] = [
-            (fit_logistic(clean, y, train, selection="argmax"), test)
-            for train, test in random_splits(
-                self.labels, splits=splits, train_fraction=train_fraction, seed=seed
+        clean = unit_rows(model.embed(graph))
+        self.probes: list[tuple[Probe, np.ndarray]] = []
+        for number, (train, test) in enumerate(
+            random_splits(
+                self.labels,
+                splits=protocol.splits,
+                train_fraction=protocol.train_fraction,
+                seed=protocol.seed,
             )
-        ]
+        ):
+            seed = protocol.seed + number
+            probe = Probe.fit(clean, y, train, solver=protocol.solver, seed=seed)
+            self.probes.append((probe, test))
 
     def __call__(self, perturbation: str, strength: float, graph: AttributedGraph) -> Measured:
         """Measure the model on a version of the graph."""
-        z = self.model.embed(graph)
+        z = unit_rows(self.model.embed(graph))
         shares = [
             float((probe.predict(z[test]) == self.labels[test]).mean())
             for probe, test in self.probes
@@ -96,83 +171,79 @@ class Judge:
 Version = tuple[str, float, AttributedGraph]
 
 
-def perturbed_graphs(
-    graph: AttributedGraph,
-    y: Tensor,
-    *,
-    budgets: Sequence[float],
-    radii: Sequence[float],
-    seed: int,
-) -> Iterator[Version]:
+def perturbed_graphs(graph: AttributedGraph, y: Tensor, strengths: Strengths) -> Iterator[Version]:
     """Yield the graph perturbed without gradients: the same versions for every model.
 
     Args:
         graph: The clean graph.
         y: Its classes, which DICE knows.
-        budgets: Edges changed, as shares of the edges there are.
-        radii: Changes of each feature value.
-        seed: Seed of the draws.
+        strengths: What is done; attacks are left out.
 
     Yields:
         The perturbation's name, its strength, the perturbed graph.
     """
-    for budget in budgets:
+    wanted, seed = strengths.perturbations, strengths.seed
+    for budget in strengths.budgets if "random_edges" in wanted else ():
         edges = add_random_edges(graph.edge_index, graph.num_nodes, budget, _generator(seed))
         yield "random edges", budget, replace(graph, edge_index=edges)
-    for budget in budgets:
+    for budget in strengths.budgets if "dice" in wanted else ():
         edges = dice(graph.edge_index, y, budget, _generator(seed))
         yield "DICE", budget, replace(graph, edge_index=edges)
-    for radius in radii:
-        yield (
-            "feature noise",
-            radius,
-            replace(graph, x=sign_noise(_dense(graph), radius, _generator(seed))),
-        )
+    for radius in strengths.radii if "feature_noise" in wanted else ():
+        x = sign_noise(_dense(graph), radius, _generator(seed))
+        yield "feature noise", radius, replace(graph, x=x)
 
 
 def attacked_graphs(
-    model: NodeModel,
-    graph: AttributedGraph,
-    *,
-    budgets: Sequence[float],
-    radii: Sequence[float],
-    steps: int,
-    seed: int,
+    model: NodeModel, graph: AttributedGraph, strengths: Strengths
 ) -> Iterator[Version]:
     """Yield the graph attacked by projected gradient ascent on the model's contrastive loss.
 
     Feature steps are a quarter of the radius, as in training (0.01 of 0.04). The structure step
-    is the one of training, scaled to the whole graph: the loss is a mean over nodes, so its
-    gradient shrinks with their number.
+    is the one of training, scaled to the nodes whose contrast is raised: the loss is a mean over
+    them, so its gradient shrinks with their number.
 
     Args:
         model: The attacked encoder.
         graph: The clean graph.
-        budgets: Edges that may flip, as shares of the edges there are.
-        radii: Largest changes of one feature value.
-        steps: Gradient steps.
-        seed: Seed of the flips.
+        strengths: What is done; what is no attack is left out.
 
     Yields:
         The attack's name, its strength, the attacked graph. The combined attack pairs each radius
         with the budget of the same place; its strength is the radius.
     """
-    x = _dense(graph)
+    wanted = strengths.perturbations
+    if not any(name.startswith("pgd") for name in wanted):
+        return
+    x, n = _dense(graph), graph.num_nodes
     with eval_mode(model.encoder, model.head):
         clean = model.head(encode(model.encoder, x, graph.edge_index))
-    alpha = model.card.alpha * graph.num_nodes / model.card.subgraph_size
+    anchors = None
+    if n > strengths.attack_nodes:
+        order = torch.randperm(n, generator=_generator(strengths.seed))
+        anchors = order[: strengths.attack_nodes].sort().values
+    candidates = strengths.attack_candidates
+    if candidates is None and n > EVERY_PAIR and not model.card.encoder:
+        candidates = CANDIDATES
+    alpha = model.card.alpha * min(n, strengths.attack_nodes) / model.card.subgraph_size
+    budgets, radii = strengths.budgets, strengths.radii
     settings = [
-        *(("PGD structure", b, (b, alpha, 0.0, 0.0)) for b in budgets),
-        *(("PGD features", r, (0.0, 0.0, r / 4, r)) for r in radii),
-        *(("PGD both", r, (b, alpha, r / 4, r)) for b, r in zip(budgets, radii, strict=False)),
+        *(("PGD structure", b, (b, alpha, 0.0, 0.0)) for b in budgets if "pgd_structure" in wanted),
+        *(("PGD features", r, (0.0, 0.0, r / 4, r)) for r in radii if "pgd_features" in wanted),
+        *(
+            ("PGD both", r, (b, alpha, r / 4, r))
+            for b, r in zip(budgets, radii, strict=False)
+            if "pgd_both" in wanted
+        ),
     ]
     for name, strength, (budget, structure_step, feature_step, radius) in settings:
         attack = AttackConfig(
-            steps=steps,
+            steps=strengths.steps,
             budget=budget,
             structure_step=structure_step,
             feature_step=feature_step,
             feature_radius=radius,
+            candidates=candidates,
         )
         view = pgd_attack(
             model.encoder,
@@ -182,7 +253,8 @@ def attacked_graphs(
             clean,
             attack,
             temperature=model.card.temperature,
-            generator=_generator(seed),
+            generator=_generator(strengths.seed),
+            anchors=anchors,
         )
         yield name, strength, replace(graph, x=view.x, edge_index=view.edge_index)
 
@@ -191,14 +263,11 @@ def measure(
     models: Sequence[NodeModel],
     graph: AttributedGraph,
     y: Tensor,
+    strengths: Strengths,
+    protocol: Protocol,
     *,
-    budgets: Sequence[float],
-    radii: Sequence[float],
-    steps: int,
-    splits: int,
-    train_fraction: float,
-    seed: int,
     poisoned: Mapping[float, AttributedGraph] = MappingProxyType({}),
+    tell: Callable[[str], None] = silent,
 ) -> Iterator[Measured]:
     """Measure every model on every version of a graph.
 
@@ -206,13 +275,10 @@ def measure(
         models: The encoders.
         graph: The clean graph.
         y: Its classes.
-        budgets: See `perturbed_graphs` and `attacked_graphs`.
-        radii: Likewise.
-        steps: Gradient steps of an attack.
-        splits: Random splits of the classifier.
-        train_fraction: Share of the labelled nodes it learns from.
-        seed: Seed of splits and draws.
+        strengths: What is done to it.
+        protocol: How accuracy is measured.
         poisoned: Versions somebody else attacked, by their rate.
+        tell: Is called after each point.
 
     Yields:
         A point for each model and version, the clean graph first.
@@ -221,16 +287,19 @@ def measure(
         ("poisoned", rate, version) for rate, version in (poisoned or {}).items()
     ]
     for model in models:
-        judge = Judge(model, graph, y, splits=splits, train_fraction=train_fraction, seed=seed)
-        yield judge("clean", 0.0, graph)
+        fitted = model.fit(graph)
+        judge = Judge(model, fitted, y, protocol)
+        yield judge("clean", 0.0, fitted)
+        tell(model.name)
         versions: Iterable[Iterable[Version]] = (
-            perturbed_graphs(graph, y, budgets=budgets, radii=radii, seed=seed),
-            attacked_graphs(model, graph, budgets=budgets, radii=radii, steps=steps, seed=seed),
+            perturbed_graphs(fitted, y, strengths),
+            attacked_graphs(model, fitted, strengths),
             given,
         )
         for family in versions:
             for version in family:
                 yield judge(*version)
+                tell(f"{model.name}, {version[0]}")
 
 
 def side_by_side(points: Sequence[Measured]) -> list[dict[str, object]]:
