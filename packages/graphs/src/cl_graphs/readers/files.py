@@ -85,7 +85,7 @@ def with_degrees(
     from_edges = names is None
     if names is None:
         names = list({cell for end in ends for cell in end.text})
-        names.sort(key=int if all(name.isdecimal() for name in names) else None)
+        names.sort(key=_value if all(name.isdecimal() for name in names) else None)
     source, target = node_numbers(file, ends, names, len(names), file)
     edge_index, _ = clean_edges(source, target, len(names))
     x = one_hot_degrees(edge_index, len(names)).numpy()
@@ -136,7 +136,7 @@ def assemble(
         )
         notes += [*found.notes, *told]
     ids: Sequence[int] | Sequence[str] | None = names
-    if names is not None and all(name.isdecimal() and str(int(name)) == name for name in names):
+    if names is not None and all(map(_is_row_number, names)):
         ids = [int(name) for name in names]
     return make_graph(
         file.name,
@@ -152,3 +152,13 @@ def assemble(
         features_file=nodes_from,
         normalize_features=normalize,
     )
+
+
+def _value(name: str) -> tuple[int, str]:
+    """Orders decimal numbers as numbers, however long they are."""
+    digits = name.lstrip("0")
+    return len(digits), digits
+
+
+def _is_row_number(name: str) -> bool:
+    return name.isdecimal() and len(name) <= 18 and str(int(name)) == name
