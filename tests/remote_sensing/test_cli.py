@@ -203,7 +203,8 @@ def test_prediction_writes_a_georeferenced_map_with_its_legend(world, tmp_path):
     areas = list(csv.DictReader((out / "landscape_areas.csv").read_text().splitlines()))
     pixels = [int(row["pixels"]) for row in areas]
     assert pixels == np.bincount(classes[seen], minlength=5).tolist()
-    assert float(areas[0]["ha"]) == pytest.approx(pixels[0] * 0.01)
+    # On the ground: UTM shows it 0.08 % too small at its central meridian.
+    assert float(areas[0]["ha"]) == pytest.approx(pixels[0] * 0.01, rel=2e-3)
     with Image.open(out / "landscape.png") as picture:
         assert picture.size[0] > 200
     metrics = metrics_of(out)
