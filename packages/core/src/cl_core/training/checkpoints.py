@@ -38,9 +38,14 @@ TRAINING_LOSS = "train/loss"
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside, flushes, renames; loads with ``weights_only=True``."""
+    """Writes beside, flushes, renames; loads with ``weights_only=True``.
+
+    Attributes:
+        finished: How many epochs the checkpoint that was loaded had behind it; 0 before.
+    """
 
     def __init__(self) -> None:
+        self.finished = 0
         self._checked = False
 
     def save_checkpoint(
@@ -69,6 +74,7 @@ class AtomicCheckpointIO(CheckpointIO):
             raise InputError(f"{path} is damaged: start the run anew with --overwrite") from error
         if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
             raise InputError(f"{path} is not a checkpoint: start the run anew with --overwrite")
+        self.finished = _finished(checkpoint)
         return dict(checkpoint)
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -86,6 +92,13 @@ def restore_weights(module: torch.nn.Module, path: Path) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{path} is the checkpoint of another module") from error
+
+
+def _finished(checkpoint: Mapping[str, Any]) -> int:
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):  # weights alone, or damaged: Lightning will tell
+        return 0
 
 
 def _check_loads(buffer: io.BytesIO) -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 from cl_core.seeding import RandomStream, seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from lightning import LightningModule, Trainer
 
@@ -44,22 +44,25 @@ class EpochLoader(CombinedLoader):
     Args:
         loader: Any loader, or a list of batches.
         seed: The run's seed.
+        finished: Tells how many epochs a resumed run has behind it.
     """
 
-    def __init__(self, loader: Iterable[Any], seed: int) -> None:
+    def __init__(self, loader: Iterable[Any], seed: int, finished: Callable[[], int]) -> None:
         if isinstance(loader, (list, tuple)):  # as such it would be taken for several loaders
             loader = DataLoader(cast(Any, loader), batch_size=None, collate_fn=_as_is)
         super().__init__(loader, "max_size_cycle")
         self.seed = seed
+        self.finished = finished
         self._samplers = [getattr(part, "sampler", None) for part in self.flattened]
         self.trainer: Trainer | None = None
         self._stream: RandomStream | None = None
 
     def __iter__(self) -> EpochLoader:
         assert self.trainer is not None
-        # Counts the finished epochs; `current_epoch` is still behind while a run is resumed.
+        # Counts the finished epochs. When a run is resumed it is still behind at the first call,
+        # and workers take their first batches at once.
         progress: Any = self.trainer.fit_loop.epoch_progress.current
-        epoch: int = progress.processed
+        epoch: int = max(progress.processed, self.finished())
         for loader, sampler in zip(self.flattened, self._samplers, strict=True):
             if (now := getattr(loader, "sampler", None)) is not sampler:
                 _correct(now, sampler, self.seed)

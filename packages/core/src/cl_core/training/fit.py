@@ -124,11 +124,13 @@ def fit(
     if trainer.progress and launched_rank() == 0:
         shown.append((ShowBar if sys.stderr.isatty() else ShowLines)(lambda: recorder.row))
     with quiet():
-        source = EpochLoader(loader, seed)
+        files = AtomicCheckpointIO()
+        source = EpochLoader(loader, seed, lambda: files.finished)
         engine = _make_trainer(
             trainer,
             run,
             epochs=epochs,
+            files=files,
             callbacks=[SeedEpochs(seed), collapse, *callbacks, recorder, keep, *shown],
             own_shards=all(
                 isinstance(getattr(part, "batch_sampler", None), EpochBatches)
@@ -170,10 +172,11 @@ def _make_trainer(
     run: Run,
     *,
     epochs: int,
+    files: AtomicCheckpointIO,
     callbacks: list[Callback],
     own_shards: bool,
 ) -> Trainer:
-    plugins: list[Any] = [AtomicCheckpointIO()]
+    plugins: list[Any] = [files]
     if SLURMEnvironment.detect():  # its own requeueing would resume from the middle of an epoch
         plugins.append(SLURMEnvironment(auto_requeue=False))
     logger: Logger | bool = False
