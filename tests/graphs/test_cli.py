@@ -254,7 +254,7 @@ MISTAKES = {
     "unknown option": (None, ["--epoch", "3"], ["--epoch"]),
     "bad number": (None, ["--temperature", "-1"], ["temperature", "positive"]),
     "missing root": (None, ["--data", "Cora"], ["Cora", "--root"]),
-    "optional sampler": (None, ["--sampler", "neighbor"], ["pyg-lib"]),
+    "unknown sampler": (None, ["--sampler", "neighbour"], ["sampler", "neighbor"]),
 }
 
 
