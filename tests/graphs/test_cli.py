@@ -175,7 +175,7 @@ def test_a_collection_goes_the_whole_way(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_demo_needs_nothing_and_can_be_repeated(tmp_path, capsys):
-    words = ["demo", "--out", str(tmp_path / "demo"), "--epochs", "2", *QUIET]
+    words = ["demo", "--out", str(tmp_path / "demo"), "--epochs", "2", "--splits", "1", *QUIET]
     for _ in range(2):
         assert main(words) == 0
         shown = capsys.readouterr().out
