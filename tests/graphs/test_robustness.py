@@ -1,17 +1,43 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from cl_core.seeding import seed_everything
+from cl_graphs.cards import NodeCard
 from cl_graphs.evaluation.probe import logistic_probe
-from cl_graphs.evaluation.robustness import Judge, attacked_graphs, measure, side_by_side
+from cl_graphs.evaluation.robustness import (
+    Judge,
+    Protocol,
+    Strengths,
+    attacked_graphs,
+    measure,
+    side_by_side,
+)
 from cl_graphs.graph import make_graph
 from cl_graphs.node_task import NodeModel
 
-STRENGTHS = {"budgets": (0.1, 0.3), "radii": (0.05, 0.2)}
-PROTOCOL = {"splits": 3, "train_fraction": 0.3, "seed": 0}
+SPLITS = {"splits": 3, "train_fraction": 0.3, "seed": 0}
+PROTOCOL = Protocol(**SPLITS)
+
+
+def strengths(**changed):
+    return Strengths(budgets=(0.1, 0.3), radii=(0.05, 0.2), **changed)
+
+
+CARD = NodeCard(
+    method="ARIEL",
+    in_features=18,
+    hidden=16,
+    projection=16,
+    activation="relu",
+    temperature=0.4,
+    alpha=50.0,
+    subgraph_size=90,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +53,12 @@ def graph():
 @pytest.fixture(scope="module")
 def model():
     seed_everything(0)
-    card = {"in_features": 18, "hidden": 16, "projection": 16, "activation": "relu"}
-    card |= {"method": "ARIEL", "temperature": 0.4, "alpha": 50.0, "subgraph_size": 90}
-    return NodeModel(card).eval()
+    return NodeModel(CARD).eval()
 
 
 def test_the_clean_accuracy_is_the_probes(graph, model):
-    judge = Judge(model, graph, graph.y, **PROTOCOL)
-    probe = logistic_probe(model.embed(graph), graph.y, selection="argmax", **PROTOCOL)
+    judge = Judge(model, graph, graph.y, PROTOCOL)
+    probe = logistic_probe(model.embed(graph), graph.y, selection="argmax", **SPLITS)
     point = judge("clean", 0.0, graph)
     assert (point.accuracy, point.accuracy_std) == (probe.accuracy, probe.accuracy_std)
 
@@ -42,7 +66,7 @@ def test_the_clean_accuracy_is_the_probes(graph, model):
 def test_attacks_keep_to_their_budget_and_their_half(graph, model):
     versions = {
         (name, strength): attacked
-        for name, strength, attacked in attacked_graphs(model, graph, steps=5, seed=0, **STRENGTHS)
+        for name, strength, attacked in attacked_graphs(model, graph, strengths())
     }
     assert len(versions) == 6
     for (name, strength), attacked in versions.items():
@@ -61,7 +85,7 @@ def test_attacks_keep_to_their_budget_and_their_half(graph, model):
 def test_a_feature_attack_hurts_more_than_noise_of_its_size(graph, model):
     points = {
         (point.perturbation, point.strength): point.accuracy
-        for point in measure([model], graph, graph.y, steps=5, **STRENGTHS, **PROTOCOL)
+        for point in measure([model], graph, graph.y, strengths(), PROTOCOL)
     }
     assert points["PGD features", 0.2] < points["feature noise", 0.2] - 0.1
     assert points["clean", 0.0] > 0.8
@@ -69,10 +93,15 @@ def test_a_feature_attack_hurts_more_than_noise_of_its_size(graph, model):
 
 def test_poisoned_versions_are_measured_for_every_model(graph, model):
     seed_everything(1)
-    other = NodeModel(model.card | {"method": "GRACE"}).eval()
+    other = NodeModel(replace(CARD, method="GRACE")).eval()
     points = list(
         measure(
-            [model, other], graph, graph.y, steps=1, poisoned={0.5: graph}, **STRENGTHS, **PROTOCOL
+            [model, other],
+            graph,
+            graph.y,
+            strengths(steps=1),
+            PROTOCOL,
+            poisoned={0.5: graph},
         )
     )
     table = side_by_side(points)
@@ -86,5 +115,44 @@ def test_poisoned_versions_are_measured_for_every_model(graph, model):
 
 def test_the_global_generator_is_left_alone(graph, model):
     before = torch.get_rng_state()
-    list(measure([model], graph, graph.y, steps=1, **STRENGTHS, **PROTOCOL))
+    list(measure([model], graph, graph.y, strengths(steps=1), PROTOCOL))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_only_what_is_wanted_is_done_and_counted(graph, model):
+    wanted = ("dice", "pgd_features")
+    told = []
+    points = list(
+        measure(
+            [model],
+            graph,
+            graph.y,
+            strengths(perturbations=wanted, steps=1),
+            PROTOCOL,
+            tell=told.append,
+        )
+    )
+    assert [point.perturbation for point in points] == [
+        "clean",
+        *["DICE"] * 2,
+        *["PGD features"] * 2,
+    ]
+    assert len(told) == len(points) == 1 + strengths(perturbations=wanted).versions
+    assert strengths().versions == 12
+
+
+def test_an_attack_on_some_nodes_moves_what_reaches_them_and_all_nodes_are_exact(graph, model):
+    options = {"perturbations": ("pgd_features",), "steps": 1}
+    (_, _, every), *_ = attacked_graphs(model, graph, strengths(**options))
+    (_, _, same), *_ = attacked_graphs(model, graph, strengths(**options, attack_nodes=90))
+    (_, _, some), *_ = attacked_graphs(model, graph, strengths(**options, attack_nodes=5))
+    assert torch.equal(every.x, same.x)
+    touched = (some.x != graph.x).any(1)
+    assert 5 <= touched.sum() < 90  # two layers reach the neighbours' neighbours of five nodes
+
+
+def test_a_softmax_probe_can_judge(graph, model):
+    judge = Judge(model, graph, graph.y, replace(PROTOCOL, solver="softmax"))
+    exact = Judge(model, graph, graph.y, PROTOCOL)
+    one, other = (j("clean", 0.0, graph).accuracy for j in (judge, exact))
+    assert abs(one - other) < 0.1

@@ -1,4 +1,5 @@
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.utils import subgraph
 
-from cl_core.errors import InputError
 from cl_graphs.graph import make_graph
+from cl_graphs.methods.clusters import partition
+from cl_graphs.methods.neighbors import sample_neighbors, sampled_nodes
 from cl_graphs.methods.sampling import (
     DrawSampler,
     SubgraphDataset,
@@ -208,16 +210,82 @@ def test_sparse_features_give_the_same_rows_as_dense_ones():
 
 
 @pytest.mark.parametrize("sampler", ["cluster", "neighbor"])
-def test_a_sampler_without_its_package_says_what_to_install(sampler):
-    from torch_geometric import typing
+def test_a_pass_sees_every_node_and_an_epoch_is_one_pass(sampler):
+    graph = random_graph()
+    loader = loader_for(graph, subgraph_size=17, seed=0, sampler=sampler)
+    for epoch in epochs_of(loader, range(3)):
+        assert {n for nodes in epoch for n in nodes} == set(range(60))
+        assert all(len(nodes) >= 2 for nodes in epoch)
+    if sampler == "cluster":
+        assert sum(map(len, epoch)) == 60, "parts do not overlap"
 
-    if typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE:
-        graph = random_graph()
-        batches = list(loader_for(graph, subgraph_size=20, seed=0, sampler=sampler))
-        assert {n for batch in batches for n in batch.n_id.tolist()} == set(range(60))
-        return
-    with pytest.raises(InputError, match=f"--sampler {sampler} needs .* pyg-lib .* install it"):
-        loader_for(random_graph(), subgraph_size=20, seed=0, sampler=sampler)
+
+@pytest.mark.parametrize("sampler", ["cluster", "neighbor"])
+def test_other_samplers_resume_exactly_and_workers_change_nothing(sampler):
+    graph = random_graph()
+    options = {"subgraph_size": 15, "seed": 4, "sampler": sampler}
+    through = epochs_of(loader_for(graph, **options), range(4))
+    assert epochs_of(loader_for(graph, **options), range(2, 4)) == through[2:]
+    assert epochs_of(loader_for(graph, **options, workers=2), range(2)) == through[:2]
+    assert any(through[0] != other for other in through[1:]), "a new order every pass"
+    assert epochs_of(loader_for(graph, **options | {"seed": 5}), range(1)) != through[:1]
+
+
+@pytest.mark.parametrize("sampler", ["cluster", "neighbor"])
+def test_two_ranks_share_a_pass(sampler):
+    graph = random_graph()
+    options = {"subgraph_size": 15, "seed": 0, "sampler": sampler}
+    (joint,) = epochs_of(loader_for(graph, **options), [0])
+    ranks = [loader_for(graph, **options, rank=r, world_size=2) for r in (0, 1)]
+    assert [len(loader) for loader in ranks] == [2, 2]
+    (even,), (odd,) = (epochs_of(loader, [0]) for loader in ranks)
+    assert [nodes for pair in zip(even, odd, strict=True) for nodes in pair][: len(joint)] == joint
+
+
+def test_every_subset_of_neighbours_is_equally_likely():
+    # Node 0 has 5 neighbours: 10 subsets of 2; node 1 has 3: 3 subsets; node 2 has 1.
+    columns = torch.tensor([1, 2, 3, 4, 5, 0, 2, 3, 0])
+    pointers = torch.tensor([0, 5, 8, 9, 9, 9, 9])
+    generator = torch.Generator().manual_seed(0)
+    seen = {0: Counter(), 1: Counter(), 2: Counter()}
+    for _ in range(3000):
+        found, owner = sample_neighbors(pointers, columns, torch.tensor([1, 0, 3, 2]), 2, generator)
+        for place, node in enumerate((1, 0, 3, 2)):
+            subset = tuple(sorted(found[owner == place].tolist()))
+            if node == 3:
+                assert subset == ()
+            else:
+                seen[node][subset] += 1
+    assert [len(seen[node]) for node in (0, 1, 2)] == [10, 3, 1]
+    for node, kinds in ((0, 10), (1, 3)):
+        expected = 3000 / kinds
+        chi = sum((count - expected) ** 2 / expected for count in seen[node].values())
+        assert chi < kinds - 1 + 4 * (2 * (kinds - 1)) ** 0.5  # four deviations
+
+
+def test_neighbours_are_reached_hop_by_hop():
+    # A path 0 - 1 - 2 - 3 - 4: two hops of one neighbour each from node 0 reach 1 and then 2.
+    graph = make_graph("path", np.ones((5, 1)), np.arange(4), np.arange(1, 5))
+    pointers = pointers_of(graph.edge_index, 5)
+    generator = torch.Generator().manual_seed(0)
+    seeds = torch.tensor([0])
+    reached = sampled_nodes(pointers, graph.edge_index[1], seeds, (5, 5), generator)
+    assert reached.tolist() == [0, 1, 2]
+    assert sampled_nodes(pointers, graph.edge_index[1], seeds, (5,), generator).tolist() == [0, 1]
+
+
+def test_parts_cut_few_edges_and_are_about_equal():
+    rng = np.random.default_rng(0)
+    y = np.arange(200) // 50
+    near = rng.random((200, 200)) < np.where(y[:, None] == y, 0.2, 0.005)
+    graph = make_graph("blocks", np.ones((200, 1)), *np.nonzero(np.triu(near, 1)))
+    part = partition(pointers_of(graph.edge_index, 200), graph.edge_index[1], 4)
+    source, target = part[graph.edge_index]
+    assert (source == target).double().mean() > 0.85  # a random cut keeps a quarter
+    sizes = torch.bincount(part)
+    assert sizes.min() >= 40
+    assert sizes.max() <= 60
+    assert torch.equal(part, partition(pointers_of(graph.edge_index, 200), graph.edge_index[1], 4))
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,7 @@ class DemoConfig(Options):
     Args:
         out: Where to write the two runs and the report.
         epochs: Optimiser steps of each method.
+        splits: Random splits of the comparison; robustness takes five at most.
         seed: Seed of everything.
         overwrite: Replace an earlier demo in `out`.
         trainer: Devices, precision, checkpoints.
@@ -259,12 +260,13 @@ class DemoConfig(Options):
 
     out: Path = Path("runs/graphs-demo")
     epochs: int = 100
+    splits: int = 20
     seed: int = 0
     overwrite: bool = True
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        require_at_least(1, epochs=self.epochs)
+        require_at_least(1, epochs=self.epochs, splits=self.splits)
         require_at_least(0, seed=self.seed)
 
 

@@ -219,6 +219,7 @@ def demo(config: DemoConfig) -> Outcome:
             run=runs["ariel"],
             baseline=runs["grace"],
             out=config.out / "report",
+            splits=config.splits,
             overwrite=config.overwrite,
         )
     )
@@ -229,7 +230,7 @@ def demo(config: DemoConfig) -> Outcome:
             out=config.out / "robustness",
             budgets=(0.2,),
             radii=(0.04,),
-            splits=5,
+            splits=min(5, config.splits),
             overwrite=config.overwrite,
         )
     )

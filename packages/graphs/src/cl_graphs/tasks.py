@@ -29,7 +29,7 @@ from cl_graphs.readers.features import DEGREE, degree_names
 if TYPE_CHECKING:
     from lightning import LightningModule
 
-__all__ = ["Model", "Task", "card_of_run", "load_model", "task_of", "task_of_run"]
+__all__ = ["Model", "Task", "card_of_run", "load_model", "load_trained", "task_of", "task_of_run"]
 
 
 @runtime_checkable
@@ -183,6 +183,25 @@ def load_model(run: Run, card: NodeCard | GraphCard, encoder: Any = None) -> Mod
     if isinstance(card, NodeCard):
         return run.load_model(NodeCard).build(lambda card: NodeModel(card, own()))
     return run.load_model(GraphCard).build(lambda card: GraphModel(card, own()))
+
+
+def load_trained(run: Path | str, encoder: Any = None) -> Model:
+    """Load the model of a run directory, to embed other graphs or to go on with its encoder.
+
+    Args:
+        run: Run directory that `pretrain` wrote.
+        encoder: The encoder of a user's own that the run was trained with: the module, a function
+            that makes it, or its ``module:maker``, which allows it to be imported.
+
+    Returns:
+        A `NodeModel` or `GraphModel` in eval mode, with ``encoder``, ``head``, ``card`` and
+        ``embed``.
+
+    Raises:
+        InputError: If there is no such run, it is another package's, or the encoder is not given.
+    """
+    opened = Run.open(run)
+    return load_model(opened, card_of_run(opened), encoder)
 
 
 @dataclass(frozen=True, kw_only=True)

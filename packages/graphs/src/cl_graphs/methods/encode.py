@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.checks import OptionError
 from cl_graphs.methods.encoder import normalized_adjacency
 from cl_graphs.methods.sparse import SparseMatrix
 
@@ -68,7 +69,7 @@ def checked(encoder: nn.Module, z: object, n: int) -> Tensor:
     if isinstance(z, Tensor) and z.ndim == 2 and len(z) == n and z.is_floating_point():
         return z
     what = f"a tensor {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-    raise ValueError(
+    raise OptionError(
         f"{type(encoder).__name__} must return one row of numbers a node, ({n}, width), got {what}"
     )
 
@@ -92,7 +93,7 @@ def output_width(encoder: nn.Module, in_features: int) -> int:
             ].numel()
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise OptionError(
             f"{type(encoder).__name__} cannot embed a graph with {in_features} features: {reason}"
         ) from error
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.checks import OptionError
 from cl_graphs.methods.encode import takes_adjacency, takes_weights
 from cl_graphs.methods.sparse import SparseMatrix, WeightedMatrix
 from cl_graphs.methods.weighing import PairWeights, weighing
@@ -115,7 +116,7 @@ def graph_width(encoder: nn.Module, in_features: int) -> int:
             return encode_graphs(encoder, GraphBatch(x, edges, batch, 2)).shape[1]
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise OptionError(
             f"{type(encoder).__name__} cannot embed graphs with {in_features} features: {reason}"
         ) from error
 
@@ -133,7 +134,7 @@ def _checked(encoder: nn.Module, z: object, num_graphs: int) -> Tensor:
     if isinstance(z, Tensor) and z.ndim == 2 and len(z) == num_graphs and z.is_floating_point():
         return z
     what = f"a tensor {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-    raise ValueError(
+    raise OptionError(
         f"{type(encoder).__name__} must return one row of numbers a graph, ({num_graphs}, width), "
         f"got {what}: pool its nodes, as by global_add_pool(x, batch)"
     )

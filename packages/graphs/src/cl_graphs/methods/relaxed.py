@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from cl_core.checks import OptionError
 from cl_graphs.methods.contrast import FixedViewLoss
 from cl_graphs.methods.encode import checked, encode, takes_adjacency, takes_weights
 from cl_graphs.methods.pairs import CandidateGradient, SimpleGraph
@@ -177,7 +178,7 @@ class Relaxed:
             inputs = [x, weight] if structure else [x]
             grads = torch.autograd.grad(loss, inputs, allow_unused=True)
         if structure and grads[1] is None:
-            raise ValueError(
+            raise OptionError(
                 f"the edges' weights have no effect on {self.name}: give its "
                 "forward an argument edge_weight, or attack features only (alpha=0)"
             )
@@ -190,7 +191,7 @@ class Relaxed:
         own = self.own(self.x)
         relaxed = self.weighted(self.x, pairs, self.graph.contains(pairs).to(self.x.dtype))
         if float((own - relaxed).abs().max()) > DISAGREE * float(own.abs().max()):
-            raise ValueError(
+            raise OptionError(
                 f"an edge of weight 0 is not no edge to {self.name}, so its "
                 "structure cannot be attacked: use layers that sum, average or attend, or give "
                 "its forward an argument edge_weight, or attack features only (alpha=0)"
