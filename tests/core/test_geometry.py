@@ -74,7 +74,9 @@ def test_a_mask_pixel_is_the_one_its_centre_falls_on(have, want):
     mask = torch.arange(have, dtype=torch.float64)[None]
     got = Geometry(0, 0, 1, have).apply_mask(mask, (1, want))[0]
     exact = torch.tensor([((2 * k + 1) * have) // (2 * want) for k in range(want)])
-    assert torch.equal(got.long(), exact)
+    border = torch.tensor([((2 * k + 1) * have) % (2 * want) == 0 for k in range(want)])
+    off = exact - got.long()  # a centre on the border of two pixels falls on either
+    assert bool(((off == 0) | (border & (off == 1))).all())
 
 
 def test_the_mask_stays_on_its_object():

@@ -23,6 +23,7 @@ from two_ranks import run_two_ranks
 from cl_core.config import TrainerConfig
 from cl_core.distributed import rank
 from cl_core.errors import InputError
+from cl_core.images.batches import Batch
 from cl_core.loader import make_loader
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
@@ -36,10 +37,10 @@ TRAINER = TrainerConfig(accelerator="cpu", devices=1, progress=False, tensorboar
 SMALL = HCSCHyper(dim=6, queue=QUEUE, momentum=0.9, clusters=(9, 4, 2), warmup_epochs=1)
 
 
-class Batch(NamedTuple):
+class Sample(NamedTuple):
     views: list[Tensor]
-    label: Tensor
-    row: Tensor
+    label: int
+    row: int
 
 
 class Encoder(nn.Sequential):
@@ -71,9 +72,10 @@ class Pictures(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.images
 
-    def __getitem__(self, row: int) -> Batch:
+    def __getitem__(self, row: int) -> Sample:
         views = [self.pictures[row] + self.noise * torch.randn(1, 6, 6) for _ in range(self.views)]
-        return Batch([v if i < 2 else v[:, :4, :4] for i, v in enumerate(views)], row % 4, row)
+        crops = [v if i < 2 else v[:, :4, :4] for i, v in enumerate(views)]
+        return Sample(crops, row % 4, row)
 
 
 class Stop(Callback):
@@ -136,9 +138,9 @@ def clustered(**options: object) -> HCSC:
 def batch_of(rows, views: int = 2) -> Batch:
     pictures = Pictures(views)
     samples = [pictures[row] for row in rows]
-    stacked = [torch.stack([s.views[v] for s in samples]) for v in range(views)]
+    stacked = [torch.stack([sample.views[v] for sample in samples]) for v in range(views)]
     row = torch.tensor(list(rows))
-    return Batch(stacked, row % 4, row)
+    return Batch(tuple(stacked), row % 4, row)
 
 
 def run_rank(folder: Path) -> None:

@@ -47,6 +47,7 @@ def test_every_recipe_resolves_and_says_its_source(file, capsys):
     head = " ".join(line for line in text.splitlines() if line.startswith("#"))
     assert "arXiv" in head or "this project's" in head
     written = yaml.safe_load(text)
+    assert written.pop("verb") == "pretrain"
     for name, value in written.items():
         if isinstance(value, dict):
             assert {key: options[name][key] for key in value} == value, name

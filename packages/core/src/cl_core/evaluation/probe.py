@@ -25,6 +25,7 @@ __all__ = [
     "C_GRID",
     "LogisticModel",
     "fit_logistic",
+    "probe_rows",
     "random_splits",
 ]
 
@@ -97,8 +98,7 @@ def fit_logistic(
         ValueError: If ``x`` and ``y`` do not fit, hold fewer than two classes or non-finite rows,
             or if an option is out of range.
     """
-    rows, labels = _rows(x, normalize), as_array(y)
-    _check(rows, labels)
+    rows, labels = probe_rows(x, y, normalize=normalize)
     index = np.arange(len(labels)) if train is None else _indices(train, len(labels))
     index = index[is_labelled(labels[index])]
     return _fit(rows, labels, index, cs, folds, normalize=normalize, selection=selection)
@@ -229,7 +229,21 @@ def _indices(train: Array, n: int) -> np.ndarray:
     return np.flatnonzero(index) if index.dtype == bool and len(index) == n else index
 
 
-def _check(rows: Tensor, labels: np.ndarray) -> None:
+def probe_rows(x: Array, y: Array, *, normalize: bool) -> tuple[Tensor, np.ndarray]:
+    """Rows and labels a probe can be fitted to, on the CPU.
+
+    Args:
+        x: Embeddings ``(n, d)``, array or tensor on any device.
+        y: Labels ``(n,)``; rows labelled -1 or NaN count as unlabelled.
+        normalize: Scale rows to unit length.
+
+    Returns:
+        The rows as float32 or float64, and the labels.
+
+    Raises:
+        ValueError: If the two do not fit, hold fewer than two classes or non-finite rows.
+    """
+    rows, labels = _rows(x, normalize), as_array(y)
     if labels.shape != (len(rows),):
         raise ValueError(f"need one label a row, got {len(rows)} rows and labels {labels.shape}")
     if not bool(torch.isfinite(rows).all()):
@@ -240,3 +254,4 @@ def _check(rows: Tensor, labels: np.ndarray) -> None:
         raise ValueError(
             f"a probe needs at least 2 classes among the labelled rows, got {classes.tolist()}"
         )
+    return rows, labels

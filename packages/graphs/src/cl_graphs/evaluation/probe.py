@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from cl_core.evaluation.labels import Array, as_array
-from cl_core.evaluation.probe import C_GRID, fit_logistic, random_splits
+from cl_core.evaluation.labels import Array
+from cl_core.evaluation.probe import C_GRID, fit_logistic, probe_rows, random_splits
 
 __all__ = ["ProbeResult", "logistic_probe"]
 
@@ -87,13 +87,13 @@ def logistic_probe(
         raise ValueError(f"splits must be at least 1, got {splits}")
     if not 0 < train_fraction < 1:
         raise ValueError(f"train_fraction must lie between 0 and 1, got {train_fraction}")
-    rows, labels = as_array(x), as_array(y)
+    rows, labels = probe_rows(x, y, normalize=normalize)
     accuracies, f1s, chosen = [], [], []
     for train, test in random_splits(
         labels, splits=splits, train_fraction=train_fraction, seed=seed, stratified=stratified
     ):
         model = fit_logistic(
-            rows, labels, train, cs=cs, folds=folds, normalize=normalize, selection=selection
+            rows, labels, train, cs=cs, folds=folds, normalize=False, selection=selection
         )
         predicted = model.predict(rows[test])
         accuracies.append(float((predicted == labels[test]).mean()))

@@ -319,8 +319,8 @@ class DemoConfig(Options):
     """Segment phantoms of three joints with one network, then teach it a fourth.
 
     Writes the phantoms as NIfTI with spacings, contrasts and label sets of their own, trains on
-    three, scores them, and extends the network by the fourth. Needs no network and no file, and
-    takes under three minutes.
+    three, scores them, and extends the network by the fourth. Needs no network and no file;
+    minutes on two cores.
 
     Args:
         out: Where to write the volumes, the runs and the report.

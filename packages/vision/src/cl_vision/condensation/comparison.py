@@ -115,11 +115,13 @@ def _sets(
 ) -> dict[str, list[Labelled]]:
     sets: dict[str, list[Labelled]] = {}
     names = [one.card.method for one in found]
-    for one in found:
-        name = "condensed" if one.card.method == names[0] else one.card.method
+    for one, method in zip(found, names, strict=True):
+        name = "condensed" if method == names[0] else method
         sets.setdefault(name, []).append((one.images, one.labels))
     sets["condensed/png"] = [
-        (one.pictures(), one.labels) for one in found if one.card.method == names[0]
+        (one.pictures(), one.labels)
+        for one, method in zip(found, names, strict=True)
+        if method == names[0]
     ]
     features = train.take(torch.arange(len(train))).flatten(1)
     draws = config.sets or max(3, len(found))

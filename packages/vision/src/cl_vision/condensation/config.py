@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cl_core.checks import (
     OptionError,
@@ -16,9 +16,30 @@ from cl_core.checks import (
 from cl_core.commands.options import Options
 from cl_core.config import TrainerConfig
 
-__all__ = ["PRESETS", "AssessConfig", "CondenseConfig", "ContinualConfig"]
+__all__ = ["MATCHING", "PRESETS", "AssessConfig", "CondenseConfig", "ContinualConfig"]
 
 Architecture = Literal["mlp", "convnet", "lenet", "alexnet", "vgg11", "resnet18"]
+
+
+class Matching(NamedTuple):
+    """What sets a method apart.
+
+    Attributes:
+        contrast: Gradients are summed over classes before they are matched.
+        augmented: Real and synthetic images are augmented alike before.
+    """
+
+    contrast: bool
+    augmented: bool
+
+
+MATCHING = {
+    "dc": Matching(contrast=False, augmented=False),
+    "dsa": Matching(contrast=False, augmented=True),
+    "dcc": Matching(contrast=True, augmented=False),
+    "dsac": Matching(contrast=True, augmented=True),
+}
+"""The methods."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu-smoke": {"outer_loop": 20, "width": 32, "real_batch": 64, "network_epochs": 5},
@@ -147,7 +168,7 @@ class CondenseConfig(LabelledData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_one_of("method", self.method, ("dc", "dsa", "dcc", "dsac"))
+        require_one_of("method", self.method, tuple(MATCHING))
         require_at_least(
             1,
             ipc=self.ipc,

@@ -16,7 +16,7 @@ from cl_core.errors import InputError
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.assessment import Recipe, train_networks
 from cl_vision.condensation.condense import Loop, outer_iteration
-from cl_vision.condensation.config import CondenseConfig, ContinualConfig
+from cl_vision.condensation.config import MATCHING, CondenseConfig, ContinualConfig
 from cl_vision.condensation.convnet import ConvNet, fresh
 from cl_vision.condensation.matching import default_outer_warmup
 from cl_vision.condensation.real_images import RealImages
@@ -244,12 +244,12 @@ def _filler(
         return choose
     options = CondenseConfig(data="task", out=Path(), method=config.method, ipc=config.ipc)
     filled = options.filled(size, digits=digits)
-    augmented = config.method in ("dsa", "dsac")
+    contrast, augmented = MATCHING[config.method]
     loop = Loop(
         outer_loop=config.outer_loop,
         inner_loop=filled.inner_loop or 10,
         network_epochs=5,
-        contrast=config.method in ("dcc", "dsac"),
+        contrast=contrast,
         outer_warmup=default_outer_warmup(config.outer_loop),
         inner_warmup=filled.inner_warmup or 0,
         strategy=(filled.strategy or "") if augmented else "",

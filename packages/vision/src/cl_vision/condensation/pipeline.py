@@ -14,7 +14,7 @@ from cl_core.networks.devices import best_device
 from cl_core.runs import Run
 from cl_core.runs.fingerprint import of_arrays
 from cl_core.seeding import derive_seed
-from cl_vision.condensation.config import AssessConfig, CondenseConfig, ContinualConfig
+from cl_vision.condensation.config import MATCHING, AssessConfig, CondenseConfig, ContinualConfig
 from cl_vision.condensation.real_images import load_real, require_per_class
 from cl_vision.condensation.setting import network_builder, open_labelled, start_images
 
@@ -58,10 +58,10 @@ def condense(config: CondenseConfig) -> Outcome:
         outer_loop=cast(int, config.outer_loop),
         inner_loop=cast(int, config.inner_loop),
         network_epochs=cast(int, config.network_epochs),
-        contrast=config.method in ("dcc", "dsac"),
+        contrast=MATCHING[config.method].contrast,
         outer_warmup=cast(int, config.outer_warmup),
         inner_warmup=cast(int, config.inner_warmup),
-        strategy=cast(str, config.strategy) if config.method in ("dsa", "dsac") else "",
+        strategy=cast(str, config.strategy) if MATCHING[config.method].augmented else "",
         metric=config.metric,
         image_lr=config.image_lr,
         image_momentum=config.image_momentum,
