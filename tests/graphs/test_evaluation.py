@@ -87,11 +87,14 @@ def test_the_softmax_solution_is_scikit_learns(c):
     from sklearn.linear_model import LogisticRegression
 
     x, y = many(200, 4, 3)
-    w = solve_softmax(x, y, c, classes=4, tolerance=1e-6)
+    # In float64: at a weak penalty float32 leaves the last weights to rounding.
+    w = solve_softmax(x.double(), y, c, classes=4, tolerance=1e-6)
     # There too the bias is penalised if it is the weight of a constant column.
     rows = np.c_[x.numpy(), np.ones(len(x))].astype(np.float64)
     theirs = LogisticRegression(C=c, fit_intercept=False, tol=1e-10, max_iter=5000).fit(rows, y)
-    np.testing.assert_allclose(w.numpy(), theirs.coef_.T, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(w.numpy(), theirs.coef_.T, rtol=1e-3, atol=1e-3)
+    single = solve_softmax(x, y, c, classes=4, tolerance=1e-4)
+    torch.testing.assert_close(single.double(), w, rtol=0.05, atol=0.05)
 
 
 def test_tasks_are_solved_as_logistic_regressions_of_their_known_rows():
@@ -100,7 +103,7 @@ def test_tasks_are_solved_as_logistic_regressions_of_their_known_rows():
     x, y = many(200, 4, 3)
     tasks = torch.stack([(y == 1).long(), (y > 1).long()], 1)
     tasks[:50, 1] = -1
-    w = solve_softmax(x, tasks, 1.0, classes=2, tolerance=1e-6)
+    w = solve_softmax(x.double(), tasks, 1.0, classes=2, tolerance=1e-6)
     rows = np.c_[x.numpy(), np.ones(len(x))].astype(np.float64)
     for task in (0, 1):
         known = tasks[:, task].numpy() >= 0
@@ -119,19 +122,21 @@ def test_the_softmax_probe_scores_near_the_exact_one():
 
 
 def test_the_penalty_is_chosen_where_it_helps():
-    x, y = many(400, 3)
-    noise = torch.randn(400, 200, generator=torch.Generator().manual_seed(1))
-    x = torch.nn.functional.normalize(torch.cat([x, noise], 1), dim=1)
+    x, y = many(2000, 3)
+    generator = torch.Generator().manual_seed(9)
+    x = torch.cat([x, torch.randn(2000, 200, generator=generator) / 7], 1)
+    wrong = torch.rand(2000, generator=generator) < 0.3
+    heard = torch.where(wrong, (y + 1) % 3, y)
 
     def accuracy(scores, truth):
         return float((scores.argmax(1) == truth).double().mean())
 
     options = {"classes": 3, "score": accuracy}
-    chosen = fit_softmax(x, y, torch.arange(100), **options)
-    weakest = fit_softmax(x, y, torch.arange(100), cs=[2.0**8], **options)
-    reached, loose = (accuracy(m.scores(x[100:]), y[100:]) for m in (chosen, weakest))
+    chosen = fit_softmax(x, heard, torch.arange(500), **options)
+    weakest = fit_softmax(x, heard, torch.arange(500), cs=[2.0**8], **options)
+    reached, loose = (accuracy(m.scores(x[500:]), y[500:]) for m in (chosen, weakest))
     assert chosen.c < 2.0**8
-    assert reached >= loose
+    assert reached > loose + 0.1  # .93 and .68: three labels in ten are learned by heart
 
 
 def test_large_problems_go_to_the_solver_that_scales():
