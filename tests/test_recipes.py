@@ -10,6 +10,7 @@ import pytest
 
 from cl_core.checks import OptionError
 from cl_core.commands.recipes import _files, read_recipe, recipe_names, verb_of
+from cl_core.config import DemoOptions
 
 PROGRAMS = ("graphs", "vision", "remote_sensing", "medical", "agriculture")
 
@@ -42,6 +43,18 @@ WITH_RECIPES = [verb for verb in VERBS if "recipe" in verb.config.__dataclass_fi
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb.words))
 def test_a_configuration_is_called_as_its_verb(verb):
     assert verb_of(verb.config) == verb.words[-1]
+
+
+DEMOS = [verb for verb in VERBS if verb.words[-1] == "demo"]
+
+
+@pytest.mark.parametrize("verb", DEMOS, ids=lambda verb: " ".join(verb.words))
+def test_demos_take_what_all_demos_take(verb):
+    options = verb.config()
+    assert isinstance(options, DemoOptions)
+    assert options.out.parent.name == "runs" and options.overwrite and options.seed == 0
+    with pytest.raises(OptionError, match="seed must be at least 0, got -1"):
+        verb.config(seed=-1)
 
 
 @pytest.mark.parametrize("verb", WITH_RECIPES, ids=lambda verb: " ".join(verb.words))

@@ -9,7 +9,7 @@ from typing import Literal
 from cl_agriculture.hyper import ClawsHyper, MaskHyper, MixtureHyper, ViewHyper
 from cl_core.checks import OptionError, require_at_least, require_positive, require_rate
 from cl_core.commands.options import Options, Source
-from cl_core.config import TrainerConfig
+from cl_core.config import DemoOptions, TrainerConfig
 
 __all__ = [
     "MODES",
@@ -365,7 +365,7 @@ class ScoreConfig(OtherImagesOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Options):
+class DemoConfig(DemoOptions):
     """Group plants of four species drawn by code, with a mask and without.
 
     The plants stand on gravel beside a coloured tag that says nothing of the species. CLAWS stands
@@ -374,17 +374,11 @@ class DemoConfig(Options):
     Args:
         out: Where to write the images, the runs and the report.
         epochs: Passes over the images of each training.
-        seed: Seed of everything.
-        overwrite: Replace an earlier demo in `out`.
-        trainer: Devices, precision, checkpoints.
     """
 
     out: Path = Path("runs/agriculture-demo")
     epochs: int = 12
-    seed: int = 0
-    overwrite: bool = True
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(2, epochs=self.epochs)
-        require_at_least(0, seed=self.seed)

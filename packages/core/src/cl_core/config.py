@@ -1,15 +1,16 @@
-"""Options that every training command shares (standard library only: `--help` imports this)."""
+"""Options that commands of all packages share (standard library only: `--help` imports this)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cl_core.checks import OptionError, require_at_least, require_positive
 from cl_core.commands.options import Options
 
-__all__ = ["TrainerConfig"]
+__all__ = ["DemoOptions", "TrainerConfig"]
 
 _DEVICES = re.compile(r"auto|-1|\d+(,\d+)*,?")
 
@@ -74,3 +75,23 @@ class TrainerConfig(Options):
                 "trainer.checkpoint_every must be 0 (automatic) or more epochs, "
                 f"got {self.checkpoint_every}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(Options):
+    """What every demo takes; a package's own adds how long it may train, or how much it draws.
+
+    Args:
+        out: Where to write all that the demo makes, the report last.
+        seed: Seed of everything.
+        overwrite: Replace an earlier demo in `out`.
+        trainer: Devices, precision, checkpoints.
+    """
+
+    out: Path
+    seed: int = 0
+    overwrite: bool = True
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        require_at_least(0, seed=self.seed)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from cl_core.checks import OptionError, require_at_least
 from cl_core.commands.options import Options, Source
-from cl_core.config import TrainerConfig
+from cl_core.config import DemoOptions, TrainerConfig
 from cl_graphs.hyper import ArielHyper, GraphArielHyper
 
 __all__ = [
@@ -243,7 +243,7 @@ class RobustnessConfig(SavedRunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Options):
+class DemoConfig(DemoOptions):
     """Learn the digits' neighbour graph without labels: ARIEL, GRACE and raw features compared.
 
     1,797 images of handwritten digits that come with scikit-learn, as the nodes of their k-nearest-
@@ -253,21 +253,15 @@ class DemoConfig(Options):
         out: Where to write the two runs and the report.
         epochs: Optimiser steps of each method.
         splits: Random splits of the comparison; robustness takes five at most.
-        seed: Seed of everything.
-        overwrite: Replace an earlier demo in `out`.
-        trainer: Devices, precision, checkpoints.
     """
 
     out: Path = Path("runs/graphs-demo")
     epochs: int = 100
     splits: int = 20
-    seed: int = 0
-    overwrite: bool = True
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(1, epochs=self.epochs, splits=self.splits)
-        require_at_least(0, seed=self.seed)
 
 
 def _require_protocol(splits: int, train_fraction: float) -> None:

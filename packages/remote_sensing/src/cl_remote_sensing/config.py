@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cl_core.checks import OptionError, require_at_least, require_positive, require_rate
+from cl_core.checks import OptionError, require_positive, require_rate
 from cl_core.commands.options import Options, Source
-from cl_core.config import TrainerConfig
+from cl_core.config import DemoOptions
 from cl_remote_sensing.hyper import GLCNetHyper, NetworkHyper, SegmentationHyper
 from cl_remote_sensing.options import RunOptions, SceneOptions, TileOptions
 
@@ -225,7 +225,7 @@ class PredictConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Options):
+class DemoConfig(DemoOptions):
     """Map a made-up landscape from 1 % of its labels, with and without pretraining.
 
     Writes the landscape as GeoTIFF, pretrains on it, fine-tunes on a hundredth of the labels, maps
@@ -234,18 +234,12 @@ class DemoConfig(Options):
     Args:
         out: Where to write the landscape, the runs, the map and the report.
         size: Edge of the landscape in pixels.
-        seed: Seed of everything.
-        overwrite: Replace an earlier demo in `out`.
-        trainer: Devices, precision, checkpoints.
     """
 
     out: Path = Path("runs/remote-sensing-demo")
     size: int = 1536
-    seed: int = 0
-    overwrite: bool = True
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size < 512:
             raise OptionError(f"size must be at least 512 pixels, got {self.size}")
-        require_at_least(0, seed=self.seed)

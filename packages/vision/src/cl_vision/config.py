@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cl_core.checks import OptionError, require_at_least
 from cl_core.commands.options import Options, Source
 from cl_core.commands.recipes import read_recipe
-from cl_core.config import TrainerConfig
+from cl_core.config import DemoOptions, TrainerConfig
 from cl_vision.hyper import DirectCLRHyper, HCSCHyper, MoCoHyper, OptimizerHyper, SimCLRHyper
 from cl_vision.methods.table import METHODS
 
@@ -418,7 +418,7 @@ class TheoryConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Options):
+class DemoConfig(DemoOptions):
     """Learn the digits without labels: DirectCLR and HCSC, each beside its baseline.
 
     1,797 images of handwritten digits that come with scikit-learn. DirectCLR stands beside SimCLR
@@ -428,17 +428,11 @@ class DemoConfig(Options):
     Args:
         out: Where to write the four runs and the report.
         epochs: Passes over the digits of each method.
-        seed: Seed of everything.
-        overwrite: Replace an earlier demo in `out`.
-        trainer: Devices, precision, checkpoints.
     """
 
     out: Path = Path("runs/vision-demo")
     epochs: int = 30
-    seed: int = 0
-    overwrite: bool = True
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(2, epochs=self.epochs)
-        require_at_least(0, seed=self.seed)

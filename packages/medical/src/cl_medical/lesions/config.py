@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cl_core.checks import OptionError, require_at_least
 from cl_core.commands.options import Options
-from cl_core.config import TrainerConfig
+from cl_core.config import DemoOptions, TrainerConfig
 from cl_medical.lesions.hyper import (
     FocalHyper,
     LDAMHyper,
@@ -448,7 +448,7 @@ class BenchmarkConfig(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Options):
+class DemoConfig(DemoOptions):
     """Train SuperCon and a plain classifier on drawn lesions, of which one class is rare.
 
     The pictures are drawn by code and show nothing of medicine. Needs no network and no file, and
@@ -457,17 +457,11 @@ class DemoConfig(Options):
     Args:
         out: Where to write.
         epochs: Passes over the pictures.
-        seed: Seed of everything.
-        overwrite: Replace an earlier demo in `out`.
-        trainer: Devices, precision, checkpoints.
     """
 
     out: Path = Path("runs/lesions-demo")
     epochs: int = 30
-    seed: int = 0
-    overwrite: bool = True
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(8, epochs=self.epochs)
-        require_at_least(0, seed=self.seed)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from cl_core.checks import OptionError, require_at_least, require_positive, require_share
 from cl_core.commands.options import Options, Source
-from cl_core.config import TrainerConfig
+from cl_core.config import DemoOptions, TrainerConfig
 from cl_medical.segmentation.hyper import (
     AugmentHyper,
     ContrastHyper,
@@ -315,7 +315,7 @@ class BenchmarkConfig(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Options):
+class DemoConfig(DemoOptions):
     """Segment phantoms of three joints with one network, then teach it a fourth.
 
     Writes the phantoms as NIfTI with spacings, contrasts and label sets of their own, trains on
@@ -325,20 +325,14 @@ class DemoConfig(Options):
     Args:
         out: Where to write the volumes, the runs and the report.
         cases: Volumes of each joint.
-        seed: Seed of everything.
-        overwrite: Replace an earlier demo in `out`.
-        trainer: Devices, precision, checkpoints.
     """
 
     out: Path = Path("runs/segmentation-demo")
     cases: int = 10
-    seed: int = 0
-    overwrite: bool = True
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_at_least(5, cases=self.cases)
-        require_at_least(0, seed=self.seed)
 
 
 def _require_overlap(overlap: float) -> None:
