@@ -52,7 +52,8 @@ DEMOS = [verb for verb in VERBS if verb.words[-1] == "demo"]
 def test_demos_take_what_all_demos_take(verb):
     options = verb.config()
     assert isinstance(options, DemoOptions)
-    assert options.out.parent.name == "runs" and options.overwrite and options.seed == 0
+    assert options.out.parent.name == "runs"
+    assert (options.overwrite, options.seed) == (True, 0)
     with pytest.raises(OptionError, match="seed must be at least 0, got -1"):
         verb.config(seed=-1)
 
