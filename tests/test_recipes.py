@@ -45,6 +45,18 @@ def test_a_configuration_is_called_as_its_verb(verb):
     assert verb_of(verb.config) == verb.words[-1]
 
 
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb.words))
+def test_the_types_of_options_are_known_wherever_their_class_is_extended(verb):
+    kinds = [kind for kind in verb.config.__mro__ if "__annotations__" in vars(kind)]
+    unknown = {
+        f"{kind.__name__}.{name}": hint
+        for kind in kinds
+        for name, hint in vars(kind)["__annotations__"].items()
+        if isinstance(hint, str)
+    }
+    assert not unknown
+
+
 DEMOS = [verb for verb in VERBS if verb.words[-1] == "demo"]
 
 

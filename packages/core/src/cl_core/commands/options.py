@@ -14,6 +14,7 @@ import os
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,18 @@ Made = TypeVar("Made", bound="Options")
 
 class _Resolving(type):
     """Resolves the recipe and checks what is given, before a dataclass of options is made."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+        """Resolve the types of its fields here, where they are written.
+
+        Left as text, they would be looked up where a subclass is written, and a type which is not
+        imported there be taken for any.
+        """
+        super().__init__(name, bases, namespace)
+        with suppress(NameError):  # types that exist for the checker alone
+            hints = typing.get_type_hints(cls, include_extras=True)
+            own = namespace.get("__annotations__", {})
+            cls.__annotations__ = {field: hints[field] for field in own}
 
     def __call__(cls, *args: Any, **given: Any) -> Any:
         name = given.get("recipe")

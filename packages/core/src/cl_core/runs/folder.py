@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +45,7 @@ _LOCK = ".lock"
 _LEAVING, _REPLACED, _GONE = ".leaving", ".replaced", ".gone"
 _SERVICE = (_LOCK, _LEAVING, _REPLACED, _GONE)
 _LARGEST_CLAIMS = 2**20
+_ORPHANS_MAY_TAKE = 5.0  # seconds, until a killed run's children have closed its lock
 
 _held: set[int] = set()
 
@@ -254,22 +257,41 @@ def _acquire(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(descriptor)
         raise InputError(f"{path / _LOCK} is no file of this folder alone: remove it")
-    try:
-        if fcntl is not None:
+    deadline = time.monotonic() + _ORPHANS_MAY_TAKE
+    while fcntl is not None:
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 200).decode(errors="replace")
-        os.close(descriptor)
-        raise InputError(
-            f"--out {path} is being written by another run ({holder}): wait for it or give "
-            "another folder"
-        ) from error
-    except OSError:
-        pass  # a file system without locks: better unguarded than unusable
+            break
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace")
+            if _is_gone(holder) and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            os.close(descriptor)
+            raise InputError(
+                f"--out {path} is being written by another run ({holder}): wait for it or give "
+                "another folder"
+            ) from error
+        except OSError:
+            break  # a file system without locks: better unguarded than unusable
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held.add(descriptor)
     return descriptor
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether a lock's owner lives no more, and only children of it have yet to let go."""
+    found = re.fullmatch(r"process (\d{1,9}) on (.*)", holder)
+    if found is None or found[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 @contextmanager
