@@ -140,3 +140,10 @@ TWO = np.array([True, False])
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_equal_thresholds_are_told_from_rounding():
+    positive = np.array([False] * 6 + [True] * 6)
+    score = np.array([0, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 2]) / 8
+    # 3/6 - 2/6 and 1/6 - 0/6 are one value, which floats write in two ways: the higher is first.
+    assert choose_threshold(positive, score, "youden") == 0.25

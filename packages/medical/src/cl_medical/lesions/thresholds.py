@@ -54,14 +54,19 @@ def choose_threshold(
         f1 = np.divide(
             2 * precision[:-1] * recall[:-1], both, out=np.zeros_like(both), where=both > 0
         )
-        return float(thresholds[f1.argmax()])
+        return float(thresholds[_first_best(f1)])
     # Thresholds fall here, and the first is infinite: nothing is positive.
     fpr, tpr, thresholds = roc_curve(positive, score, drop_intermediate=False)
     if rule == "youden":
-        return float(thresholds[1:][(tpr - fpr)[1:].argmax()])
+        return float(thresholds[1:][_first_best((tpr - fpr)[1:])])
     if rule == "sensitivity":
         return float(thresholds[np.flatnonzero(tpr >= sensitivity)[0]])
     raise ValueError(f"rule must be youden, f1 or sensitivity, got {rule!r}")
+
+
+def _first_best(values: Float[NDArray[np.floating], " n"]) -> int:
+    """The first place of the largest value; equal shares may differ in their last digit."""
+    return int(np.flatnonzero(values >= values.max() - 1e-12)[0])
 
 
 def rates_at(
