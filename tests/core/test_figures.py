@@ -17,7 +17,9 @@ def test_columns_of_one_quantity_share_a_panel():
     assert loss.lines[0].get_xydata().tolist() == [[0, 2], [1, 1], [2, 0.5]]
     assert loss.lines[1].get_xydata().tolist() == [[0, 3], [2, 2.5]]
     assert rank.lines[0].get_xydata().tolist() == [[1, 7.5]]
-    assert (loss.get_title("left"), rank.get_title("left")) == ("loss", "effective rank")
+    assert (loss.get_ylabel(), rank.get_ylabel()) == ("loss", "effective rank")
+    assert {panel.get_xlabel() for panel in (loss, rank)} == {"epoch"}
+    assert all(float(tick).is_integer() for tick in loss.get_xticks())
 
 
 def test_a_history_without_epochs_counts_its_rows():

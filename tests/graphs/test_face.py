@@ -16,7 +16,7 @@ FACE = {
     "AttackConfig", "Ariel", "ArielHyper", "AttributedGraph", "DemoConfig", "EmbedConfig",
     "EvaluateConfig", "GCN", "GIN", "GraphAriel", "GraphArielHyper", "GraphCollection",
     "GraphModel", "NodeModel", "PretrainConfig", "ProjectionHead", "RobustnessConfig",
-    "__version__", "demo", "embed", "embed_graphs", "evaluate", "graph_head",
+    "__version__", "demo", "embed", "embed_graphs", "evaluate", "graph_head", "load",
     "graph_pgd_attack", "load_graph", "load_graphs", "load_poisoned", "load_trained",
     "loader_for", "node_scores", "normalized_adjacency", "pgd_attack", "pretrain",
     "robustness", "whole_graph_scores",

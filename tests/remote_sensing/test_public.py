@@ -10,7 +10,7 @@ import cl_remote_sensing
 PUBLIC = """
     DemoConfig EvaluateConfig FinetuneConfig GLCNet Labels Legend MapJob MapResult MapValues
     PredictConfig PretrainConfig Raster SavedModel Scene SegmentationNetwork Window __version__
-    build_network demo evaluate finetune job_of load_model map_scene open_labels open_scene
+    build_network demo evaluate finetune job_of load load_model map_scene open_labels open_scene
     open_scenes predict pretrain
 """
 

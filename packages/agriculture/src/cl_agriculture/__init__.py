@@ -7,13 +7,13 @@ first used.
 
 import importlib.metadata
 
-import lazy_loader
+from cl_core.commands.face import attach
 
 __version__ = importlib.metadata.version("cl-agriculture")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
-    submod_attrs={
+    {
         "config": [
             "ClusterConfig",
             "DemoConfig",
@@ -25,18 +25,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ScoreConfig",
         ],
         "hyper": ["ClawsHyper", "MaskHyper", "MixtureHyper", "ViewHyper"],
-        "pipeline": [
-            "cluster",
-            "demo",
-            "embed",
-            "explore",
-            "mask",
-            "prepare",
-            "pretrain",
-            "score",
-        ],
         "data": ["open_plants"],
         "claws": ["CLAWS", "claws_loss"],
+    },
+    verbs={
+        "pipeline": ["cluster", "demo", "embed", "explore", "mask", "prepare", "pretrain", "score"],
+    },
+    loads={
+        "plant encoder": "model:load_plant_model",
+        "plant clusters": "clusters:load_clusters",
     },
 )
 __all__ += ["__version__"]

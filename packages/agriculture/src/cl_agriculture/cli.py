@@ -16,7 +16,7 @@ from cl_agriculture.config import (
 )
 from cl_core.commands.cli import run_program
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "LISTS", "main"]
 
 COMMANDS = {
     "prepare": (PrepareConfig, "cl_agriculture.pipeline:prepare"),
@@ -29,10 +29,12 @@ COMMANDS = {
     "demo": (DemoConfig, "cl_agriculture.pipeline:demo"),
 }
 
+LISTS = {"backbones": "cl_core.networks.trunks:backbone_rows"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-agriculture``; returns its exit code."""
-    return run_program("cl-agriculture", COMMANDS, argv)
+    return run_program("cl-agriculture", COMMANDS, argv, lists=LISTS)
 
 
 if __name__ == "__main__":

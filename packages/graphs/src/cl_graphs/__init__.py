@@ -7,16 +7,15 @@ first used.
 
 import importlib.metadata
 
-import lazy_loader
-
+from cl_core.commands.face import attach
 from cl_core.renamed import keep_old_names
 from cl_graphs._moved import MOVED
 
 __version__ = importlib.metadata.version("cl-graphs")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
-    submod_attrs={
+    {
         "config": [
             "DemoConfig",
             "EmbedConfig",
@@ -25,7 +24,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RobustnessConfig",
         ],
         "hyper": ["ArielHyper", "GraphArielHyper"],
-        "pipeline": ["demo", "embed", "evaluate", "pretrain", "robustness"],
         "data": ["load_graph", "load_graphs", "load_poisoned"],
         "graph": ["AttributedGraph"],
         "collection": ["GraphCollection"],
@@ -46,6 +44,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "methods.sampling": ["loader_for"],
         "evaluation.embedding": ["embed_graphs"],
         "evaluation.scores": ["node_scores", "whole_graph_scores"],
+    },
+    verbs={
+        "pipeline": ["demo", "embed", "evaluate", "pretrain", "robustness"],
+    },
+    loads={
+        "node encoder": "tasks:load_trained",
+        "graph encoder": "tasks:load_trained",
     },
 )
 __all__ += ["__version__"]

@@ -13,7 +13,7 @@ from cl_graphs.config import (
     RobustnessConfig,
 )
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "LISTS", "main"]
 
 COMMANDS = {
     "pretrain": (PretrainConfig, "cl_graphs.pipeline:pretrain"),
@@ -23,10 +23,12 @@ COMMANDS = {
     "demo": (DemoConfig, "cl_graphs.pipeline:demo"),
 }
 
+LISTS = {"data": "cl_graphs.data:data_rows"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-graphs``; returns its exit code."""
-    return run_program("cl-graphs", COMMANDS, argv)
+    return run_program("cl-graphs", COMMANDS, argv, lists=LISTS)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ __all__ = [
     "GRAPH_NAMES",
     "AttributedGraph",
     "GraphCollection",
+    "data_rows",
     "is_graph_collection",
     "is_named",
     "load_graph",
@@ -41,6 +42,25 @@ __all__ = [
 
 GRAPH_NAMES = ("digits", *NAMED_GRAPHS)
 """Names `load_graph` knows, in any case; ``digits`` needs no files."""
+
+
+def data_rows() -> list[dict[str, str]]:
+    """Every built-in data set by name, and the files it is read from: what ``list data`` shows."""
+    first = {"data": "digits", "kind": "one graph", "files": "none: it comes with scikit-learn"}
+    graphs = [
+        {
+            "data": name,
+            "kind": "one graph",
+            "files": f"{graph.folder}/raw/{graph.files[0]}"
+            + (f" and {len(graph.files) - 1} more" if len(graph.files) > 1 else ""),
+        }
+        for name, graph in NAMED_GRAPHS.items()
+    ]
+    sets = [
+        {"data": name, "kind": "many graphs", "files": f"{name}/raw/{name}_A.txt and others"}
+        for name in COLLECTIONS
+    ]
+    return [first, *graphs, *sets]
 
 
 def load_graph(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cl_core.commands.terminal import say
+from cl_core.commands.terminal import is_quiet, say
 
 __all__ = ["Progress", "silent"]
 
@@ -38,7 +38,7 @@ class Progress:
         """Count one more part as done."""
         self.done += 1
         now = self.clock()
-        if not self.shown or now - self.told < self.pause:
+        if not self.shown or is_quiet() or now - self.told < self.pause:
             return
         self.told = now
         left = (now - self.begin) / self.done * (self.total - self.done)

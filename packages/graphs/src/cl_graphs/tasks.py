@@ -185,7 +185,7 @@ def load_model(run: Run, card: NodeCard | GraphCard, encoder: Any = None) -> Mod
     return run.load_model(GraphCard).build(lambda card: GraphModel(card, own()))
 
 
-def load_trained(run: Path | str, encoder: Any = None) -> Model:
+def load_trained(run: Path | str | Run, encoder: Any = None) -> Model:
     """Load the model of a run directory, to embed other graphs or to go on with its encoder.
 
     Args:

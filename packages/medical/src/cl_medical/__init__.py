@@ -1,14 +1,24 @@
 """Skin lesion classification (SuperCon), and multi-task, multi-domain MRI segmentation.
 
-The functions of :mod:`cl_medical.lesions.pipeline` are the commands of ``cl-medical lesions``.
-Everything is imported when it is first used.
+The functions of :mod:`cl_medical.lesions` are the commands of ``cl-medical lesions``, those of
+:mod:`cl_medical.segmentation` the commands of ``cl-medical segment``. Everything is imported when
+it is first used.
 """
 
 import importlib.metadata
 
-import lazy_loader
+from cl_core.commands.face import attach
 
 __version__ = importlib.metadata.version("cl-medical")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["lesions"])
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {},
+    verbs={},
+    loads={
+        "lesion classifier": "lesions.model:load_lesion_model",
+        "volume segmentation": "segmentation.saved:SavedModel.load",
+    },
+    rooms=["lesions", "segmentation"],
+)
 __all__ += ["__version__"]

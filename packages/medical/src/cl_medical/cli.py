@@ -15,7 +15,7 @@ from cl_medical.lesions.config import (
     TrainConfig,
 )
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "LISTS", "main"]
 
 COMMANDS: CommandTable = {
     "lesions": {
@@ -37,10 +37,12 @@ COMMANDS: CommandTable = {
     },
 }
 
+LISTS = {"backbones": "cl_core.networks.trunks:backbone_rows"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-medical``; returns its exit code."""
-    return run_program("cl-medical", COMMANDS, argv)
+    return run_program("cl-medical", COMMANDS, argv, lists=LISTS)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ first used.
 
 import importlib.metadata
 
-import lazy_loader
-
+from cl_core.commands.face import attach
 from cl_core.renamed import keep_old_names
 from cl_remote_sensing._moved import MOVED
 
 __version__ = importlib.metadata.version("cl-remote-sensing")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
-    submod_attrs={
+    {
         "config": [
             "DemoConfig",
             "EvaluateConfig",
@@ -32,11 +31,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mapping.values": ["MapValues"],
         "methods.glcnet": ["GLCNet"],
         "networks.network": ["SegmentationNetwork", "build_network"],
-        "pipeline": ["demo", "evaluate", "finetune", "predict", "pretrain"],
         "rasters.memory": ["Raster"],
         "rasters.raster": ["Scene", "open_scene", "open_scenes"],
         "rasters.windows": ["Window"],
         "saved": ["SavedModel", "load_model"],
+    },
+    verbs={
+        "pipeline": ["demo", "evaluate", "finetune", "predict", "pretrain"],
+    },
+    loads={
+        "pretrained": "saved:load_run",
+        "segmentation": "saved:load_run",
     },
 )
 __all__ += ["__version__"]

@@ -13,7 +13,7 @@ from cl_remote_sensing.config import (
     PretrainConfig,
 )
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "LISTS", "main"]
 
 COMMANDS = {
     "pretrain": (PretrainConfig, "cl_remote_sensing.pipeline:pretrain"),
@@ -23,10 +23,12 @@ COMMANDS = {
     "demo": (DemoConfig, "cl_remote_sensing.pipeline:demo"),
 }
 
+LISTS = {"backbones": "cl_remote_sensing.networks.smp_layout:encoder_rows"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-remote-sensing``; returns its exit code."""
-    return run_program("cl-remote-sensing", COMMANDS, argv)
+    return run_program("cl-remote-sensing", COMMANDS, argv, lists=LISTS)
 
 
 if __name__ == "__main__":

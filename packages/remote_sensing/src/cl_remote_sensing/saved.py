@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from cl_core.checks import OptionError, require_positive
 from cl_core.commands.options import Options
 from cl_core.runs import Run
-from cl_core.runs.card import Card
+from cl_core.runs.card import Card, card_kind
 from cl_remote_sensing.labels.legend import Legend
 from cl_remote_sensing.networks.network import Layout, SegmentationNetwork, build_network
 from cl_remote_sensing.rasters.normalization import Normalization
 from cl_remote_sensing.suited import check_bands
 
-__all__ = ["Kind", "SavedModel", "Training", "check_bands", "load_model"]
+__all__ = ["Kind", "SavedModel", "Training", "check_bands", "load_model", "load_run"]
 
 Kind = Literal["pretrained", "segmentation"]
 
@@ -172,7 +172,7 @@ class SavedModel:
         )
 
     @classmethod
-    def load(cls, path: Path, kind: Kind) -> SavedModel:
+    def load(cls, path: Path | Run, kind: Kind) -> SavedModel:
         """Read the model of a run.
 
         Raises:
@@ -199,3 +199,12 @@ def load_model(run: Path | str) -> SavedModel:
         InputError: If there is no such run, or its files are damaged.
     """
     return SavedModel.load(Path(run), "segmentation")
+
+
+def load_run(run: Run) -> SavedModel:
+    """The model of a run, pretrained or a segmentation.
+
+    Raises:
+        InputError: If it holds neither, or its files are damaged.
+    """
+    return SavedModel.load(run, cast(Kind, card_kind(run.path)))

@@ -7,16 +7,15 @@ used.
 
 import importlib.metadata
 
-import lazy_loader
-
+from cl_core.commands.face import attach
 from cl_core.renamed import keep_old_names
 from cl_vision._moved import MOVED
 
 __version__ = importlib.metadata.version("cl-vision")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
-    submod_attrs={
+    {
         "config": [
             "DemoConfig",
             "EmbedConfig",
@@ -33,13 +32,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SimCLRHyper",
         ],
         "condensation.config": ["AssessConfig", "CondenseConfig", "ContinualConfig"],
-        "condensation.pipeline": ["assess", "condense", "continual"],
-        "pipeline": ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"],
         "data": ["open_images"],
         "methods.directclr": ["DirectCLR"],
         "hcsc.module": ["HCSC"],
         "methods.moco": ["MoCo"],
         "methods.simclr": ["SimCLR"],
+    },
+    verbs={
+        "pipeline": ["demo", "embed", "evaluate", "pretrain", "spectrum", "theory"],
+        "condensation.pipeline": ["assess", "condense", "continual"],
+    },
+    loads={
+        "image encoder with projector": "model:load_model",
     },
 )
 __all__ += ["__version__"]

@@ -15,7 +15,7 @@ from cl_vision.config import (
     TheoryConfig,
 )
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "LISTS", "main"]
 
 COMMANDS = {
     "pretrain": (PretrainConfig, "cl_vision.pipeline:pretrain"),
@@ -29,10 +29,12 @@ COMMANDS = {
     "demo": (DemoConfig, "cl_vision.pipeline:demo"),
 }
 
+LISTS = {"data": "cl_vision.data:data_rows", "backbones": "cl_core.networks.trunks:backbone_rows"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``cl-vision``; returns its exit code."""
-    return run_program("cl-vision", COMMANDS, argv)
+    return run_program("cl-vision", COMMANDS, argv, lists=LISTS)
 
 
 if __name__ == "__main__":

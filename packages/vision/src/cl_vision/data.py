@@ -26,6 +26,7 @@ from cl_vision.methods.views import directclr, hcsc_multi_crop, moco_v2, simclr
 __all__ = [
     "SMALL",
     "Images",
+    "data_rows",
     "evaluation_loader",
     "evaluation_view",
     "fingerprint_of",
@@ -45,6 +46,12 @@ class Images(collection.Images):
     def is_digits(self) -> bool:
         """Whether these are the built-in digits."""
         return isinstance(self.dataset, DigitImages)
+
+
+def data_rows() -> list[dict[str, str]]:
+    """Every built-in data set by name: what ``list data`` shows."""
+    about = "1,797 handwritten digits of 8 x 8 grey pixels in 10 classes, from scikit-learn"
+    return [{"data": "digits", "what": about}]
 
 
 def open_images(

@@ -12,71 +12,45 @@ table, which gives nested verbs. Values come, strongest first, from a flag, from
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import errno
-import importlib.metadata
+import json
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, cast, get_type_hints
+from typing import Any, get_origin
 
-import jsonargparse
-import yaml
-from jsonargparse import get_loader, set_loader
-from jsonargparse.typing import register_type
-
-from cl_core.commands.options import flat_options
-from cl_core.commands.recipes import read_recipe
-from cl_core.commands.source import Source
-from cl_core.commands.terminal import printable, say
+from cl_core.commands.manual import command_help, program_help
+from cl_core.commands.own import OWN_COMMANDS, Program
+from cl_core.commands.recipes import verb_of
+from cl_core.commands.terminal import be_quiet, is_quiet, printable, say
+from cl_core.commands.vocabulary import (
+    Command,
+    CommandTable,
+    find_command,
+    options_of,
+    spelled_out,
+)
 from cl_core.errors import InputError, TrainingError
+from cl_core.runs.folder import require_free
 from cl_core.runs.launch import launched_rank
-from cl_core.tables.documents import parse_yaml, read_yaml
 
 __all__ = ["Command", "CommandTable", "run_program"]
 
-Command = tuple[Any, str]
-CommandTable = Mapping[str, "Command | CommandTable"]
 
-
-# What the parser says -> what a user reads.
-_PLAIN = (
-    (r'Parser key "([\w.]+)":', r"--\1:"),
-    (r"(arguments are required: )(?:\w+\.)*(\w+)$", r"\1--\2"),
-    (r'[Ee]xpected "[\w.]*command" to be one of {(.*)}, but it was.*', r"name a command: \1"),
-    (r"argument command: invalid choice: ('.*') \(choose from (.*)\)", r"no command \1 in \2"),
-    (r"Expected a (?:typing\.)?", "expected "),
-    (r"<class '(\w+)'>", r"\1"),
-)
-
-
-class _Parser(jsonargparse.ArgumentParser):
-    """A parser whose complaint is one line that names the option."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        line = " ".join(message.split())
-        for pattern, plain in _PLAIN:
-            line = re.sub(pattern, plain, line)
-        raise InputError(f"{line} (see {self.prog.replace(' [options]', '')} --help)")
-
-
-class _Scan(argparse.ArgumentParser):
-    """Looks for two options alone; every other complaint is the real parser's to make."""
-
-    def error(self, message: str) -> NoReturn:
-        raise argparse.ArgumentError(None, message)
-
-
-def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = None) -> int:
+def run_program(
+    name: str,
+    commands: CommandTable,
+    argv: Sequence[str] | None = None,
+    *,
+    lists: Mapping[str, str] | None = None,
+) -> int:
     """Parse ``argv``, check it, and only then import and run the code that does the work.
 
     What the function returns is printed, if it is not ``None``; of several processes by the first.
@@ -87,22 +61,33 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
         name: The program, which is also the distribution whose version ``--version`` tells.
         commands: Verb to configuration class and ``"module:function"``, or to another such table.
         argv: The arguments, by default those of the process.
+        lists: What the verb ``list`` lists beside recipes and methods, by name: the function that
+            makes the rows, mappings with the same keys, as ``"module:function"``.
 
     Returns:
         The exit code: 0 done, 1 failed, 2 something the user can mend, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    program = Program(name=name, commands=commands, lists=dict(lists or {}))
+    if os.environ.get("CL_COMPLETE"):
+        from cl_core.commands.completion import candidates
+
+        say("\n".join(candidates({**commands, **OWN_COMMANDS}, arguments)), sys.stdout)
+        return 0
     # Before torch is imported: its threads then sleep while they wait for one that another
     # program has put off its core, instead of burning a core each.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     first = launched_rank() == 0  # a launcher's variables may be gone after a training
     config = None
     try:
-        with _warnings_printable():
-            run, config = _parse(name, commands, arguments)
-            result = run(config)
-        if result is not None and first:
-            say(str(result), sys.stdout)
+        with _warnings_printable(), be_quiet("--quiet" in arguments or is_quiet()):
+            told = _told_at_once(program, arguments)
+            if told is None:
+                run, config = _parse(program, [word for word in arguments if word != "--quiet"])
+                told = run(config)
+            if told is not None and first and not is_quiet():
+                show = getattr(told, "shown", None)
+                say(show() if callable(show) else str(told), sys.stdout)
     except KeyboardInterrupt:
         say(f"{name}: interrupted")
         return 130
@@ -112,7 +97,7 @@ def run_program(name: str, commands: CommandTable, argv: Sequence[str] | None = 
         code, line = _told(error)
         say(f"{name}: {_spelled(line, config)}")
         return code
-    return int(getattr(result, "code", 0))
+    return int(getattr(told, "code", 0))
 
 
 def _told(error: Exception) -> tuple[int, str]:
@@ -155,112 +140,82 @@ def _warnings_printable() -> Iterator[None]:
         warnings.formatwarning = before
 
 
-def _parse(name: str, commands: CommandTable, argv: list[str]) -> Any:
+def _told_at_once(program: Program, words: Sequence[str]) -> str | None:
+    """What ``--help`` and ``--version`` tell; ``None`` if neither is asked for."""
+    if words[:1] == ["--version"]:
+        import importlib.metadata
+
+        return f"{program.name} {importlib.metadata.version(program.name)}"
+    places = [place for place, word in enumerate(words) if word in ("-h", "--help")]
+    if not places:
+        return None
+    before, after = words[: places[0]], words[places[0] + 1 :]
+    taken, entry = find_command({**program.commands, **OWN_COMMANDS}, before)
+    if isinstance(entry, Mapping):
+        commands = entry if taken else program.commands
+        return program_help(program.name, commands, OWN_COMMANDS, " ".join(taken))
+    group = after[0] if after and not after[0].startswith("-") else ""
+    return command_help(" ".join([program.name, *taken]), entry[0], group)
+
+
+def _parse(program: Program, words: list[str]) -> tuple[Callable[[Any], Any], Any]:
     """The function to run and its configuration."""
-    parser = _Parser(prog=name, version=importlib.metadata.version(name))
-    argv = _spell_out_switches(argv, commands)
-    named = _named(argv)
-    if named.config is not None and named.config.exists():
-        read_yaml(named.config)  # refused in one line before the parser meets it
-    _add_commands(parser, commands, argv, named)
-    try:
-        parsed = parser.parse_args(argv)
-        values = parser.instantiate(parsed)  # makes the nested groups of options
-    except (ValueError, OverflowError, RecursionError) as error:
-        told = str(error)
-        raise InputError(
-            told if isinstance(error, ValueError) else f"a value of an option: {told}"
-        ) from error
-    entry: Any = commands
-    while isinstance(entry, Mapping):
-        verb = values["command"]
-        entry, values = entry[verb], values[verb]
+    taken, entry = find_command({**program.commands, **OWN_COMMANDS}, words)
+    path, rest = " ".join([program.name, *taken]), words[len(taken) :]
+    if isinstance(entry, Mapping):
+        raise InputError(f"name a command: {', '.join(entry)} (see {path} --help)")
     config_class, target = entry
-    options = {key: value for key, value in vars(values).items() if key != "config"}
+    rest = spelled_out(_gathered(rest, config_class), config_class)
+    from cl_core.commands.parser import parse_options  # jsonargparse: a quarter of a second
+
     try:
-        config = config_class(**options)
+        config = config_class(**parse_options(path, config_class, rest))
     except ValueError as error:
         raise InputError(str(error)) from error
+    _require_place(config)
     module, _, function = target.partition(":")
-    return getattr(import_module(module), function), config
+    run = getattr(import_module(module), function)
+    own = taken[0] in OWN_COMMANDS
+    return (partial(run, program) if own else run), config
 
 
-def _add_commands(
-    parser: _Parser, commands: CommandTable, argv: list[str], named: argparse.Namespace
-) -> None:
-    verbs = parser.add_subcommands(dest="command")
-    for verb, entry in commands.items():
-        if isinstance(entry, Mapping):
-            summary = ", ".join(entry)
-            nested = _Parser(description=f"One of {summary}.")
-            verbs.add_subcommand(verb, nested, help=summary)
-            # The same verb of another group is not the one that was typed.
-            _add_commands(nested, entry, argv if verb in argv else [], named)
-            continue
-        config_class, _ = entry
-        documentation = (config_class.__doc__ or "").partition("Args:")[0].strip()
-        single = _Parser(description=documentation, usage="%(prog)s [--option VALUE ...]")
-        if verb in argv:  # the options of the other verbs are not worth their time
-            single.add_argument("--config", action="config")
-            single.add_class_arguments(config_class, None, as_group=False)
-            if "recipe" in config_class.__dataclass_fields__:
-                single.set_defaults(_recipe(config_class, named))
-        verbs.add_subcommand(verb, single, help=documentation.partition("\n")[0])
+def _gathered(words: Sequence[str], config_class: type) -> list[str]:
+    """Give the words without an option to the option that takes them, where a command has one."""
+    name = getattr(config_class, "words", None)
+    if name is None:
+        return list(words)
+    switches = {f"--{option.name}" for option in options_of(config_class) if option.is_switch}
+    loose: list[str] = []
+    rest: list[str] = []
+    value_follows = False
+    for word in words:
+        is_option = word.startswith("--")
+        if is_option or value_follows:
+            rest.append(word)
+            value_follows = is_option and "=" not in word and word not in switches
+        else:
+            loose.append(word)
+    if loose:
+        hint = next(option.hint for option in options_of(config_class) if option.name == name)
+        many = get_origin(hint) is tuple or len(loose) > 1
+        rest += [f"--{name}", json.dumps(loose) if many else loose[0]]
+    return rest
 
 
-def _spell_out_switches(argv: list[str], commands: CommandTable) -> list[str]:
-    """Let ``--resume`` alone mean ``--resume true``, as everywhere else."""
-    entry: Any = commands
-    for word in argv:
-        if isinstance(entry, Mapping):
-            entry = entry.get(word, entry)
-    if isinstance(entry, Mapping):
-        return argv
-    switches = {f"--{name}" for name in _switches(entry[0])}
-    spelled = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        alone = word in switches and following.lower() not in ("true", "false", "yes", "no")
-        spelled.append(f"{word}=true" if alone else word)
-    return spelled
+def _require_place(config: Any) -> None:
+    """Refuse a place for the results that will not do, before anything heavy is imported.
 
-
-def _switches(config_class: type, prefix: str = "") -> Iterator[str]:
-    """The dotted names of the yes-or-no options."""
-    for name, kind in get_type_hints(config_class).items():
-        if kind is bool:
-            yield prefix + name
-        elif dataclasses.is_dataclass(kind):
-            yield from _switches(cast(type, kind), f"{prefix}{name}.")
-
-
-def _named(argv: list[str]) -> argparse.Namespace:
-    """The recipe and the file of options that a command line names."""
-    scan = _Scan(add_help=False, allow_abbrev=False)
-    scan.add_argument("--recipe")
-    scan.add_argument("--config", type=Path)
-    try:
-        return scan.parse_known_args(argv)[0]
-    except argparse.ArgumentError:
-        return argparse.Namespace(recipe=None, config=None)
-
-
-def _recipe(config_class: type, named: argparse.Namespace) -> dict[str, Any]:
-    """The defaults that the recipe named on the command line or in its file asks for."""
-    name = named.recipe
-    if name is None and named.config is not None and named.config.is_file():
-        content = read_yaml(named.config)
-        name = content.get("recipe") if isinstance(content, dict) else None
-    return {} if name is None else flat_options(read_recipe(config_class, str(name)))
-
-
-def _load(text: str) -> Any:
-    parse_yaml(text, source="an option")  # bombs end here
-    return _load_yaml(text)
-
-
-# On the command line a source is text, whatever it looks like.
-register_type(
-    Source, serializer=str, deserializer=str, type_check=lambda value, _: type(value) is str
-)
-_load_yaml = get_loader("yaml")
-set_loader("yaml", _load, (yaml.YAMLError, InputError))
+    What writes there looks again, and locks it. A command that overwrites by itself writes into
+    folders of its own below the place.
+    """
+    kind: Any = type(config)
+    given = {option.name: option for option in options_of(kind)}
+    if "out" not in given or "overwrite" not in given or given["overwrite"].default:
+        return
+    out, run = config.out, getattr(config, "run", None)
+    if out is None and isinstance(run, Path):
+        out = run / verb_of(kind)
+    if isinstance(out, Path) and launched_rank() == 0:
+        require_free(
+            out.expanduser(), resume=getattr(config, "resume", False), overwrite=config.overwrite
+        )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import quote
 
+from cl_core.commands.tabular import folded, tables_in, text_table
 from cl_core.errors import InputError
+from cl_core.runs.loading import load_saved
 
 __all__ = ["Outcome", "flat_scores", "out_of", "slug", "text_table"]
 
@@ -32,24 +39,68 @@ class Outcome:
     code: int = 0
 
     def __str__(self) -> str:
-        places = [str(self.out / name) for name in self.files if (self.out / name).exists()]
-        return "\n".join([*self.lines, *places])
+        return "\n".join([*self.lines, *map(str, self.places)])
 
+    @property
+    def places(self) -> list[Path]:
+        """The paths of the files that are there."""
+        return [self.out / name for name in self.files if (self.out / name).exists()]
 
-def text_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Align rows with the same keys into lines: the first column to the left, the others right."""
-    if not rows:
-        return []
-    columns = list(rows[0])
-    cells = [columns, *([str(row[name]) for name in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
+    def shown(self) -> str:
+        """What the command line prints: on a narrow terminal wide tables are folded."""
+        if not sys.stdout.isatty():
+            return str(self)
+        width = shutil.get_terminal_size().columns
+        return "\n".join([*folded(self.lines, width), *map(str, self.places)])
+
+    def frame(self) -> Any:
+        """The figures as a pandas table: a row a model, class or domain, a column a figure.
+
+        A figure called ``grace/accuracy`` stands in the row ``grace``; what has no prefix in the
+        row called by the name of the run directory. Undefined figures are ``NaN``.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise InputError(
+                "frame() needs pandas, which is not installed: pip install pandas, or use .metrics"
+            ) from error
+        rows: dict[str, dict[str, float]] = {}
+        for name, value in self.metrics.items():
+            owner, _, figure = name.rpartition("/")
+            rows.setdefault(owner or self.out.name, {})[figure] = value
+        return pd.DataFrame.from_dict(rows, orient="index").astype(float)
+
+    @property
+    def model(self) -> Any:
+        """The model that the command saved, ready to use: what the package's ``load`` gives.
+
+        Raises:
+            InputError: If the command saved none.
+        """
+        return load_saved(self.out)
+
+    def _repr_html_(self) -> str:
+        """Tables and links, for a notebook."""
+        parts = []
+        for table, lines in tables_in(self.lines):
+            if table is None:
+                parts += [f"<p>{escape(line)}</p>" for line in lines if line]
+                continue
+            head, *rows = (
+                "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
+                for cells, tag in zip(table, ["th", *["td"] * (len(table) - 1)], strict=True)
+            )
+            body = "".join(f"<tr>{row}</tr>" for row in rows)
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        links = (
+            f'<a href="{quote(os.path.relpath(place))}" target="_blank">{escape(str(place))}</a>'
+            for place in self.places
+        )
+        return "\n".join([*parts, f"<p>{'<br>'.join(links)}</p>"])
 
 
 @runtime_checkable

@@ -6,15 +6,17 @@ A recipe's ``verb`` says which command it is for, or which ones; its other keys 
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Mapping
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from cl_core.checks import OptionError, near
 from cl_core.tables.documents import parse_yaml
 
-__all__ = ["nested_options", "read_recipe", "recipe_names", "verb_of"]
+__all__ = ["nested_options", "read_recipe", "recipe_about", "recipe_names", "verb_of"]
 
 
 def verb_of(config_class: type) -> str:
@@ -74,6 +76,11 @@ def _verbs(content: Mapping[str, Any]) -> list[str]:
 @cache
 def _files(config_class: type) -> dict[str, dict[str, Any]]:
     """The recipes of the innermost package around a class that has some, by name."""
+    texts = _texts(config_class)
+    return {name: parse_yaml(text, source=f"{name}.yaml") for name, text in texts.items()}
+
+
+def _texts(config_class: type) -> dict[str, str]:
     package = config_class.__module__
     while package:
         package = package.rpartition(".")[0]
@@ -82,8 +89,16 @@ def _files(config_class: type) -> dict[str, dict[str, Any]]:
         except (ModuleNotFoundError, ValueError):
             continue
         return {
-            Path(file.name).stem: parse_yaml(file.read_text("utf-8"), source=file.name)
+            Path(file.name).stem: file.read_text("utf-8")
             for file in folder.iterdir()
             if file.name.endswith(".yaml")
         }
     return {}
+
+
+def recipe_about(config_class: type, name: str) -> str:
+    """The first sentence of the comment at the head of a recipe: whose settings they are."""
+    lines = takewhile(lambda line: line.startswith("#"), _texts(config_class)[name].splitlines())
+    comment = " ".join(line.lstrip("# ") for line in lines)
+    # A sentence ends before a capital, not at "et al. 2022".
+    return re.split(r"(?<=\.) (?=[A-Z])", comment, maxsplit=1)[0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["printable", "say"]
+__all__ = ["be_quiet", "is_quiet", "printable", "say", "tell"]
 
 # Direction overrides reorder what stands beside them; the others move, colour or ring.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -35,3 +37,32 @@ def say(text: str, stream: Any = None) -> None:
     line = printable(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+_quiet = False
+
+
+def is_quiet() -> bool:
+    """Whether the user asked for silence: no bars, no lines of progress, no results shown."""
+    return _quiet
+
+
+@contextmanager
+def be_quiet(quiet: bool = True) -> Iterator[None]:
+    """Show nothing but warnings and what went wrong, as ``--quiet`` does; for use from Python too.
+
+    Args:
+        quiet: ``False`` lets progress and results be shown.
+    """
+    global _quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def tell(line: str) -> None:
+    """Write a line of progress to standard error, unless silence is asked for."""
+    if not _quiet:
+        say(line)

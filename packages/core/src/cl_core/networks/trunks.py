@@ -19,6 +19,7 @@ from cl_core.networks.small_resnet import SmallResNet, small_resnet_widths
 __all__ = [
     "RESNETS",
     "Trunk",
+    "backbone_rows",
     "create_trunk",
     "dilate",
     "download_weights",
@@ -60,6 +61,17 @@ class Trunk:
     first: tuple[str, ...]
     classifier: tuple[str, ...]
     image_size: int | None = None
+
+
+def backbone_rows() -> list[dict[str, str]]:
+    """Every encoder by name, and whose it is: what ``list backbones`` shows."""
+    timm = _library("timm").list_models()
+    own = [{"backbone": "resnet-16-32-128", "library": "this suite, by its widths"}]
+    return [
+        *({"backbone": name, "library": "torchvision"} for name in RESNETS),
+        *own,
+        *({"backbone": f"timm/{name}", "library": "timm"} for name in timm),
+    ]
 
 
 def known_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MISSING", "PALETTE", "metric_table", "new_figure", "scatter_2d", "training_curves"]
+__all__ = [
+    "MISSING",
+    "PALETTE",
+    "axis_title",
+    "figure_rows",
+    "metric_table",
+    "new_figure",
+    "overlaid_curves",
+    "scatter_2d",
+    "training_curves",
+]
 
 #: Colours of categories, told apart on light and dark pages and with colour-blind eyes (after
 #: Okabe & Ito 2008 and Tol 2021).
@@ -64,6 +74,8 @@ _ACRONYMS = {
     "nmi": "NMI",
     "oa": "OA",
 }
+
+Line = tuple[list[float], list[float]]
 
 
 def new_figure(
@@ -110,19 +122,56 @@ def training_curves(rows: Sequence[Mapping[str, object]], *, x: str = "epoch") -
     Raises:
         ValueError: If no column holds a number.
     """
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    panels: dict[str, dict[str, Line]] = {}
+    for name, line in _lines(rows, x).items():
+        quantity = name.rpartition("/")[2]
+        panels.setdefault(quantity, {})[name.rpartition("/")[0] or quantity] = line
+    if not panels:
+        raise ValueError("the history holds no number to draw")
+    return _curves(panels, x)
+
+
+def overlaid_curves(
+    histories: Mapping[str, Sequence[Mapping[str, object]]], *, x: str = "epoch"
+) -> Figure:
+    """Draw the columns of several histories over each other, a panel a column and a line a run.
+
+    Args:
+        histories: Rows of each run's history, as for :func:`training_curves`, by its name.
+        x: Column of the horizontal axis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If no column holds a number.
+    """
+    panels: dict[str, dict[str, Line]] = {}
+    for run, rows in histories.items():
+        for name, line in _lines(rows, x).items():
+            panels.setdefault(name, {})[run] = line
+    if not panels:
+        raise ValueError("the histories hold no number to draw")
+    return _curves(panels, x)
+
+
+def _lines(rows: Sequence[Mapping[str, object]], x: str) -> dict[str, Line]:
+    """The numbers of each column worth drawing, over ``x`` or the row's number."""
+    lines: dict[str, Line] = {}
     for number, row in enumerate(rows):
         position = _number(row.get(x))
         for name, value in row.items():
             y = _number(value)
-            if name in (x, "step", "seconds") or y is None:
-                continue
-            lines = panels.setdefault(name.rpartition("/")[2], {})
-            xs, ys = lines.setdefault(name, ([], []))
-            xs.append(number if position is None else position)
-            ys.append(y)
-    if not panels:
-        raise ValueError("the history holds no number to draw")
+            if name not in (x, "step", "seconds") and y is not None:
+                xs, ys = lines.setdefault(name, ([], []))
+                xs.append(number if position is None else position)
+                ys.append(y)
+    return lines
+
+
+def _curves(panels: Mapping[str, Mapping[str, Line]], x: str) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
     count = math.ceil(len(panels) / columns)
     width = 4.6 if columns == 1 else 9.6
@@ -130,14 +179,24 @@ def training_curves(rows: Sequence[Mapping[str, object]], *, x: str = "epoch") -
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
     for panel, (quantity, lines) in zip(axes, panels.items(), strict=False):
-        for name, (xs, ys) in lines.items():
-            label = name.rpartition("/")[0] or quantity
+        for label, (xs, ys) in lines.items():
             panel.plot(xs, ys, label=label, linewidth=1.7, marker="o" if len(xs) < 3 else "")
-        panel.set_title(quantity.replace("_", " "), fontsize=10, loc="left")
+        panel.set_ylabel(axis_title(quantity), fontsize=9)
         panel.set_xlabel(x, fontsize=9)
-        if len(lines) > 1:
-            panel.legend(frameon=False, fontsize=8)
+        if all(position.is_integer() for xs, _ in lines.values() for position in map(float, xs)):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(lines) > 1:  # above the panel, where it hides no curve
+            panel.legend(
+                frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2,
+                borderaxespad=0.2,
+            )  # fmt: skip
     return figure
+
+
+def axis_title(quantity: str) -> str:
+    """What stands at an axis: the quantity in words, with its unit where it has one."""
+    words = [_ACRONYMS.get(word, word) for word in quantity.replace("_", " ").split()]
+    return " ".join(words)
 
 
 def scatter_2d(
@@ -223,8 +282,31 @@ def metric_table(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]
         Rows of text with the same columns in each.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    names = [name for name in names if not (name.endswith("_std") and name[:-4] in names)]
+    names = [name for name in names if not _is_spread(name, names)]
     return [{_heading(name): _cell(row, name) for name in names} for row in rows]
+
+
+def figure_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, object]]:
+    """Lay the figures of several runs side by side: a row a figure, a column a run.
+
+    Spreads and intervals stand with their figure, ``84.0 ± 0.9`` or ``84.0 (82.1 to 85.7)``; shares
+    are in per cent.
+
+    Args:
+        metrics: The figures in ``metrics.json`` of each run, by its name.
+    """
+    names = dict.fromkeys(name for figures in metrics.values() for name in figures)
+    return [
+        {"figure": _heading(name), **{run: _cell(row, name) for run, row in metrics.items()}}
+        for name in names
+        if not _is_spread(name, names)
+    ]
+
+
+def _is_spread(name: str, names: Collection[str]) -> bool:
+    """Whether a figure says how sure another one is."""
+    ends = ("_std", "_low", "_high")
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in ends)
 
 
 def _heading(name: str) -> str:
@@ -241,6 +323,9 @@ def _cell(row: Mapping[str, object], name: str) -> str:
         return str(value)
     scale, digits = (100, 1) if name.rpartition("/")[2] in _SHARES else (1, 3)
     text = f"{scale * value:.{digits}f}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if isinstance(low, float) and isinstance(high, float):
+        return f"{text} ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
     return text + (f" ± {scale * spread:.{digits}f}" if isinstance(spread, float) else "")
 
 

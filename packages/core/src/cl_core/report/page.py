@@ -16,6 +16,7 @@ from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cl_core._version import __version__
 from cl_core.commands.options import flat_options
@@ -94,6 +95,15 @@ class Report:
         cells = [[_shown(row.get(name)) for name in columns] for row in rows]
         numeric = [all(_is_numeric(row[column]) for row in cells) for column in range(len(columns))]
         return self._add("table", columns=columns, rows=cells, numeric=numeric, caption=caption)
+
+    def links(self, places: Mapping[str, str]) -> Report:
+        """Add links to other pages that lie near this one.
+
+        Args:
+            places: Where each leads, as a path relative to this page, by what it says.
+        """
+        items = [(text, quote(Path(place).as_posix())) for text, place in places.items()]
+        return self._add("links", items=items)
 
     def figure(self, figure: Figure, caption: str = "") -> Report:
         """Add a matplotlib figure.

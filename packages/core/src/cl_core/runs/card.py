@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Card", "Saved", "load_model", "plain_state", "read_card", "save_model", "write_json"]
+__all__ = [
+    "CARD",
+    "Card",
+    "Saved",
+    "card_kind",
+    "load_model",
+    "plain_state",
+    "read_card",
+    "save_model",
+    "write_json",
+]
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
@@ -199,14 +209,7 @@ def read_card(
     The arguments and the refusals are those of :func:`load_model`.
     """
     path = folder / CARD
-    if not path.exists():
-        what = (
-            "has no model yet: resume it" if (folder / "config.yaml").exists() else "has no model"
-        )
-        raise InputError(f"{option} {folder} {what} ({CARD} is missing)")
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise InputError(f"{path} is damaged: it is no mapping; train or save the model again")
+    record = _entries(folder, option)
     by_kind = {kind.kind: kind for kind in kinds}
     found = record.get("kind")
     if any_kind:
@@ -219,6 +222,31 @@ def read_card(
         raise InputError(f"{path} is damaged: weights_sha256 must be text; save the model again")
     entries = {name: value for name, value in record.items() if name not in _SERVICE}
     return by_kind[found].of_record(entries, str(path)), digest
+
+
+def card_kind(folder: Path, *, option: str = "--run") -> str:
+    """What kind of model lies in a folder, as its card says.
+
+    Raises:
+        InputError: If there is no model, or its card does not tell.
+    """
+    kind = _entries(folder, option).get("kind")
+    if not isinstance(kind, str):
+        raise InputError(f"{folder / CARD} is damaged: kind must be text; save the model again")
+    return kind
+
+
+def _entries(folder: Path, option: str) -> dict[str, Any]:
+    path = folder / CARD
+    if not path.exists():
+        what = (
+            "has no model yet: resume it" if (folder / "config.yaml").exists() else "has no model"
+        )
+        raise InputError(f"{option} {folder} {what} ({CARD} is missing)")
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged: it is no mapping; train or save the model again")
+    return record
 
 
 def plain_state(model: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:

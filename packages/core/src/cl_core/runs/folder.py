@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows: runs work, a second process is not noticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MARK", "RunFolder", "refuse_links"]
+__all__ = ["MARK", "RunFolder", "refuse_links", "require_free"]
 
 MARK = (
     "# Written by cl-core: the options of this run. Repeat it with --config THIS_FILE --out NEW\n"
@@ -78,7 +78,7 @@ class RunFolder:
     def __init__(self, path: Path, *, resume: bool, overwrite: bool) -> None:
         self.path = path
         self._lock: int | None = None
-        _check(path, resume=resume, overwrite=overwrite)
+        require_free(path, resume=resume, overwrite=overwrite)
         with _refusing(path):
             self._made = [part for part in (path, *path.parents) if not part.exists()]
             path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class RunFolder:
         try:
             with _refusing(path):
                 self._recover(resume=resume)
-                _check(path, resume=resume, overwrite=overwrite)
+                require_free(path, resume=resume, overwrite=overwrite)
                 self._kept = resume
                 if overwrite:
                     self._set_aside()
@@ -164,7 +164,17 @@ class RunFolder:
             self._lock = None
 
 
-def _check(path: Path, *, resume: bool, overwrite: bool) -> None:
+def require_free(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a place that a run may not be written to, having touched nothing.
+
+    Args:
+        path: The folder, which need not exist.
+        resume: It must hold a run.
+        overwrite: A run in it may be replaced, and nothing else.
+
+    Raises:
+        InputError: Telling what lies there and what to do.
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"--out {path} is a file: give a folder")
     with _refusing(path):

@@ -145,12 +145,14 @@ class Run:
             time.sleep(0.05)
 
     @classmethod
-    def open(cls, path: Path | str) -> Run:
-        """Read an earlier run.
+    def open(cls, path: Path | str | Run) -> Run:
+        """Read an earlier run; one that is open already stays as it is.
 
         Raises:
             InputError: If there is no run at ``path``.
         """
+        if isinstance(path, Run):
+            return path
         path = Path(path).expanduser()
         if not (path / "config.yaml").is_file():
             what = "is not a run directory: it has no config.yaml" if path.exists() else "not found"

@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from cl_core.commands.terminal import is_quiet, say
 from cl_core.config import TrainerConfig
 from cl_core.errors import InputError, TrainingError
 from cl_core.loader import EpochBatches
@@ -26,7 +27,7 @@ from cl_core.training.checkpoints import (
     last_good,
 )
 from cl_core.training.epochs import EpochLoader, SeedEpochs
-from cl_core.training.progress import ShowBar, ShowLines, tell
+from cl_core.training.progress import ShowBar, ShowLines
 from cl_core.training.quiet import quiet
 from cl_core.training.recorder import Collapse, Recorder
 
@@ -121,7 +122,7 @@ def fit(
         mode=mode,
     )
     shown: list[Callback] = []
-    if trainer.progress and launched_rank() == 0:
+    if trainer.progress and not is_quiet() and launched_rank() == 0:
         shown.append((ShowBar if sys.stderr.isatty() else ShowLines)(lambda: recorder.row))
     with quiet():
         files = AtomicCheckpointIO()
@@ -144,7 +145,7 @@ def fit(
             engine.fit(module, source, val_loader, ckpt_path=start)
         except SystemExit as stop:  # how Lightning passes on both signals
             if engine.is_global_zero:
-                tell(f"stopped in epoch {engine.current_epoch + 1}; {last_good(run)}")
+                say(f"stopped in epoch {engine.current_epoch + 1}; {last_good(run)}")
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise SystemExit(143) from None

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from cl_core.commands.terminal import tell
+
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from rich.progress import Progress, TaskID
 
 __all__ = ["ShowBar", "ShowLines", "tell"]
-
-
-def tell(line: str) -> None:
-    """Write a line to standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class ShowLines(Checkpoint):

@@ -4,11 +4,11 @@ The functions are the commands: ``train(TrainConfig(data="isic.csv", root="image
 is ``cl-medical lesions train --data isic.csv --root images --out runs/a``.
 """
 
-import lazy_loader
+from cl_core.commands.face import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = attach(
     __name__,
-    submod_attrs={
+    {
         "config": [
             "BenchmarkConfig",
             "DemoConfig",
@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TrainConfig",
         ],
         "hyper": ["FocalHyper", "LDAMHyper", "OptimizerHyper", "Stage1Hyper", "Stage2Hyper"],
-        "pipeline": ["benchmark", "demo", "evaluate", "predict", "prepare", "train"],
         "supercon": ["Classification", "Representation"],
     },
+    verbs={"pipeline": ["benchmark", "demo", "evaluate", "predict", "prepare", "train"]},
 )

@@ -213,7 +213,7 @@ class SavedModel:
         run.save_model(self.networks, self.card)
 
     @classmethod
-    def load(cls, path: Path) -> SavedModel:
+    def load(cls, path: Path | Run) -> SavedModel:
         """Read the model of a run.
 
         Raises:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cl_core.commands.terminal import is_quiet
 from cl_core.errors import InputError
 from cl_core.runs import Run, write_atomic
 from cl_remote_sensing.labels.legend import Legend
@@ -85,7 +86,8 @@ def map_scenes(
         out.parent.mkdir(parents=True, exist_ok=True)  # another process may be ahead of the first
         for other in _beside(out, shard[1]):
             run.output(str(Path(folder, other)))
-        with tqdm(desc=name, unit="window", disable=shard[0] > 0 or not sys.stderr.isatty()) as bar:
+        hidden = shard[0] > 0 or is_quiet() or not sys.stderr.isatty()
+        with tqdm(desc=name, unit="window", disable=hidden) as bar:
 
             def show(done: int, total: int, bar: Any = bar) -> None:
                 run.begun()  # what is mapped so far is worth resuming

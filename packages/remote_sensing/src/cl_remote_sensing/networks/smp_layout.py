@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cl_core.errors import InputError
 from cl_remote_sensing.networks.deeplab import RATES, resize, use_short_taps
 
-__all__ = ["smp_modules"]
+__all__ = ["encoder_rows", "smp_modules"]
 
 
 class _SmpDecoder(nn.Module):
@@ -72,3 +72,12 @@ def smp_modules(card: dict[str, Any]) -> tuple[nn.Module, nn.Module, nn.Module, 
         _SmpDecoder(model.decoder),
         model.segmentation_head[0],
     )
+
+
+def encoder_rows() -> list[dict[str, str]]:
+    """Every encoder by name, and the layout it is for: what ``list backbones`` shows."""
+    import segmentation_models_pytorch as smp
+
+    paper = ("resnet18", "resnet34", "resnet50", "resnet101")
+    names = sorted({*paper, *smp.encoders.get_encoder_names()})
+    return [{"encoder": n, "layout": "smp, paper" if n in paper else "smp"} for n in names]

@@ -31,8 +31,8 @@ def condense(config: CondenseConfig) -> Outcome:
         InputError: If the images, an option or the output folder does not fit.
         TrainingError: If the loss stops being a number.
     """
+    from cl_core.commands.terminal import tell
     from cl_core.training import fit  # Lightning costs seconds, and only training needs it
-    from cl_core.training.progress import tell
     from cl_vision.condensation import pages
     from cl_vision.condensation.condense import Condensation, Loop
     from cl_vision.condensation.condensed_set import CondensedCard, CondensedSet, save_condensed
