@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["be_quiet", "is_quiet", "printable", "say", "tell"]
+__all__ = ["be_quiet", "in_notebook", "is_quiet", "printable", "say", "tell"]
 
 # Direction overrides reorder what stands beside them; the others move, colour or ring.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -60,6 +60,13 @@ def be_quiet(quiet: bool = True) -> Iterator[None]:
         yield
     finally:
         _quiet = before
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a kernel of Jupyter, where a bar is drawn without a terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")
 
 
 def tell(line: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from cl_core.training.checkpoints import (
     last_good,
 )
 from cl_core.training.epochs import EpochLoader, SeedEpochs
-from cl_core.training.progress import ShowBar, ShowLines
+from cl_core.training.progress import show_progress
 from cl_core.training.quiet import quiet
 from cl_core.training.recorder import Collapse, Recorder
 
@@ -123,7 +122,7 @@ def fit(
     )
     shown: list[Callback] = []
     if trainer.progress and not is_quiet() and launched_rank() == 0:
-        shown.append((ShowBar if sys.stderr.isatty() else ShowLines)(lambda: recorder.row))
+        shown.append(show_progress(lambda: recorder.row))
     with quiet():
         files = AtomicCheckpointIO()
         source = EpochLoader(loader, seed, lambda: files.finished)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cl_core.commands.terminal import is_quiet
+from cl_core.commands.terminal import in_notebook, is_quiet
 from cl_core.errors import InputError
 from cl_core.runs import Run, write_atomic
 from cl_remote_sensing.labels.legend import Legend
@@ -86,7 +86,8 @@ def map_scenes(
         out.parent.mkdir(parents=True, exist_ok=True)  # another process may be ahead of the first
         for other in _beside(out, shard[1]):
             run.output(str(Path(folder, other)))
-        hidden = shard[0] > 0 or is_quiet() or not sys.stderr.isatty()
+        watched = sys.stderr.isatty() or in_notebook()
+        hidden = shard[0] > 0 or is_quiet() or not watched
         with tqdm(desc=name, unit="window", disable=hidden) as bar:
 
             def show(done: int, total: int, bar: Any = bar) -> None:
