@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,29 @@ PROJECTS = {
 PROGRAMS = sorted(
     program for project in PROJECTS.values() for program in project["project"].get("scripts", {})
 )
+
+# Modules whose distribution has another name.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+    "yaml": "pyyaml",
+}
+
+# Imported by name, or by what is imported.
+USED_OTHERWISE = {
+    "core": {
+        "timm",
+        "torchvision",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "tensorboard",
+        "wandb",
+        "mlflow-skinny",
+    },
+}
 
 
 def test_there_are_six_packages():
@@ -48,13 +74,45 @@ def test_every_domain_package_asks_for_this_core(name):
     major, minor, _ = __version__.split(".")
     bound = f">={major}.{minor},<{major}.{int(minor) + 1}"
     needs = PROJECTS[name]["project"]["dependencies"]
-    assert {f"cl-core{bound}", f"cl-core[images]{bound}"} & set(needs)
+    assert bound in {re.sub(r"^cl-core(\[[\w,]+\])?", "", need) for need in needs}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_package_carries_the_licence_and_its_types(folder):
     assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert (folder / f"src/cl_{folder.name}/py.typed").is_file()
+
+
+def declared(project: dict[str, Any]) -> set[str]:
+    """The distributions that a package declares, extras included, by their plain names."""
+    needs = list(project["project"]["dependencies"])
+    for extra in project["project"].get("optional-dependencies", {}).values():
+        needs += extra
+    return {re.split(r"[\[<>=!; ]", need)[0].lower() for need in needs}
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported(name):
+    imported = set()
+    for file in (ROOT / "packages" / name / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    strangers = imported - set(sys.stdlib_module_names) - {f"cl_{name}", "IPython"}
+    needed = {DISTRIBUTIONS.get(module, module).replace("_", "-") for module in strangers}
+    assert needed - declared(PROJECTS[name]) == set()
+    assert declared(PROJECTS[name]) - needed == USED_OTHERWISE.get(name, set())
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_wheel_says_whose_it_is_and_what_for(name):
+    project = PROJECTS[name]["project"]
+    assert project["authors"]
+    assert len(project["keywords"]) >= 4
+    assert "Topic :: Scientific/Engineering :: Artificial Intelligence" in project["classifiers"]
+    assert not any("License" in classifier for classifier in project["classifiers"])  # PEP 639
 
 
 @pytest.mark.parametrize("name", PROJECTS)
@@ -84,7 +142,7 @@ def test_help_is_quick_and_imports_nothing_heavy(program):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_help_costs_less_than_half_a_second(program):
+def test_help_costs_less_than_a_third_of_a_second(program):
     measure = (
         "import resource, subprocess, sys\n"
         f"subprocess.run([sys.prefix + '/bin/{program}', '--help'], check=True, stdout=-3)\n"
@@ -97,4 +155,4 @@ def test_help_costs_less_than_half_a_second(program):
         )
         for _ in range(3)
     ]
-    assert min(costs) < 0.5, costs  # the best of three: the machine may be busy
+    assert min(costs) < 0.3, costs  # the best of three: the machine may be busy

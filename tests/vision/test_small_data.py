@@ -63,11 +63,12 @@ def test_a_fitted_recipe_trains(tmp_path):
     assert sum("became" in line for line in outcome.lines) == 4
 
 
-def test_the_rate_may_be_scaled_to_the_batch():
-    options = config(method="moco", batch_size=128, lr_scaling="linear")
+@pytest.mark.parametrize(("rule", "batch"), [("linear", 128), ("sqrt", 64)])
+def test_the_rate_may_be_scaled_to_the_batch(rule, batch):
+    options = config(method="moco", batch_size=batch, lr_scaling=rule)
     assert options.optimizer_hyper().learning_rate == pytest.approx(0.03 / 2)
     fitted, notes = resolved(options, open_images(PHOTOS))
-    assert notes == ["learning rate 0.015, scaled to the batch of 128"]
+    assert notes == [f"learning rate 0.015, scaled to the batch of {batch}"]
     assert fitted.optimizer_hyper().learning_rate == pytest.approx(0.03 / 2)
 
 

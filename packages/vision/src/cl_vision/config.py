@@ -73,7 +73,7 @@ class OptimizerOptions(Options):
     """Optimiser and schedule; what is not given is as the method's authors published it.
 
     Args:
-        optimizer: `sgd` with momentum, `lars` for very large batches, or `adam`.
+        optimizer: `sgd` with momentum, `lars` for very large batches, `adam` or `adamw`.
         learning_rate: The highest one, and the one used: it is not scaled by the batch size. By
             default 0.1 for simclr and directclr, 0.03 for moco and hcsc.
         weight_decay: Of all parameters; `lars` spares those of one dimension.
@@ -83,17 +83,18 @@ class OptimizerOptions(Options):
         final_factor: Learning rate at the end over the highest one.
         schedule: The cosine falls with every `step` (simclr, directclr) or `epoch` (moco, hcsc).
         lr_scaling: `linear` multiplies the learning rate by the batch size over 256, as MoCo's and
-            HCSC's released code does; the result is told.
+            HCSC's released code does, `sqrt` by the root of that, as SimCLR's paper for batches of
+            few hundreds; the result is told.
     """
 
-    optimizer: Literal["sgd", "lars", "adam"] = "sgd"
+    optimizer: Literal["sgd", "lars", "adam", "adamw"] = "sgd"
     learning_rate: float | None = None
     weight_decay: float = 1e-4
     momentum: float = 0.9
     warmup_epochs: float | None = None
     final_factor: float = 0.0
     schedule: Literal["step", "epoch"] | None = None
-    lr_scaling: Literal["none", "linear"] = "none"
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,8 @@ class PretrainConfig(OptimizerOptions, TrainingOptions):
         if warmup is None or (shortened and self.is_of_recipe("warmup_epochs")):
             by_step = method.schedule == schedule == "step"
             warmup = min(10.0, 0.1 * self.epochs) if by_step or shortened else 0.0
-        scale = self.batch_size / 256 if self.lr_scaling == "linear" else 1.0
+        power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[self.lr_scaling]
+        scale = (self.batch_size / 256) ** power
         return OptimizerHyper(
             optimizer=self.optimizer,
             learning_rate=self.base_learning_rate * scale,

@@ -24,7 +24,7 @@ class OptimizerHyper(Options):
     """Optimiser and schedule of a training.
 
     Args:
-        optimizer: `sgd` with momentum, `lars` for very large batches, or `adam`.
+        optimizer: `sgd` with momentum, `lars` for very large batches, `adam` or `adamw`.
         learning_rate: The highest one; the one used, not scaled by the batch size.
         weight_decay: Of all parameters; `lars` spares those of one dimension.
         momentum: Of `sgd` and `lars`.
@@ -33,7 +33,7 @@ class OptimizerHyper(Options):
         schedule: The cosine falls with every `step`, or with every `epoch`.
     """
 
-    optimizer: Literal["sgd", "lars", "adam"] = "sgd"
+    optimizer: Literal["sgd", "lars", "adam", "adamw"] = "sgd"
     learning_rate: float = 0.1
     weight_decay: float = 1e-4
     momentum: float = 0.9

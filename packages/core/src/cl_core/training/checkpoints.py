@@ -127,6 +127,7 @@ class KeepCheckpoints(Checkpoint):
         latest: Gives the figures of the epoch that ended.
         monitor: The figure that tells the best.
         mode: Whether the best is its ``"min"`` or ``"max"``.
+        accumulated: Batches to a step, with which alone a run is resumed.
         pause: See ``every``.
     """
 
@@ -138,9 +139,11 @@ class KeepCheckpoints(Checkpoint):
         latest: Callable[[], Mapping[str, float]],
         monitor: str,
         mode: str,
+        accumulated: int = 1,
         pause: float = 10.0,
     ) -> None:
         self.run = run
+        self.accumulated = accumulated
         self.every = every
         self.latest = latest
         self.monitor = monitor
@@ -155,10 +158,15 @@ class KeepCheckpoints(Checkpoint):
         return self.run.checkpoint.with_name("best.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "accumulated": self.accumulated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+        before = state_dict.get("accumulated", 1)
+        if before != self.accumulated:
+            raise InputError(
+                f"--resume: trainer.accumulate_grad_batches is {self.accumulated} but was {before}"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from cl_core.commands.terminal import is_quiet, say
 from cl_core.config import TrainerConfig
@@ -25,7 +25,10 @@ from cl_core.training.checkpoints import (
     KeepCheckpoints,
     last_good,
 )
+from cl_core.training.compiling import compiled
+from cl_core.training.ending import StopEarly, StopInTime
 from cl_core.training.epochs import EpochLoader, SeedEpochs
+from cl_core.training.loggers import make_loggers
 from cl_core.training.progress import show_progress
 from cl_core.training.quiet import quiet
 from cl_core.training.recorder import Collapse, Recorder
@@ -60,7 +63,7 @@ class FitResult:
 
 def fit(
     module: LightningModule,
-    loader: Iterable[Any],
+    loader: Iterable[Any] | LightningDataModule,
     *,
     run: Run,
     epochs: int,
@@ -84,7 +87,8 @@ def fit(
             ``z`` of shape ``(n, d)`` for the collapse gauge. Figures it logs at the end of an
             epoch (``self.log(..., on_epoch=True)``) become columns of the history.
         loader: Of :func:`~cl_core.loader.make_loader`, any other loader, or a list of batches
-            (one, for a method that takes the whole graph at each step).
+            (one, for a method that takes the whole graph at each step); or a Lightning data
+            module, whose ``prepare_data`` the first process calls.
         run: Where everything is written.
         epochs: Of the whole run, those before it was resumed included.
         seed: The run's seed; call ``seed_everything(seed)`` before the module is built.
@@ -119,7 +123,22 @@ def fit(
         latest=lambda: recorder.row,
         monitor=monitor,
         mode=mode,
+        accumulated=trainer.accumulate_grad_batches,
     )
+    if isinstance(loader, LightningDataModule):
+        loader, val_loader = _of_data_module(loader, val_loader)
+    ending: list[Callback] = []
+    if trainer.early_stopping is not None:
+        ending.append(
+            StopEarly(
+                trainer.early_stopping,
+                trainer.early_stopping_mode,
+                trainer.patience,
+                lambda: recorder.row,
+            )
+        )
+    if trainer.seconds is not None:
+        ending.append(StopInTime(trainer.seconds))
     shown: list[Callback] = []
     if trainer.progress and not is_quiet() and launched_rank() == 0:
         shown.append(show_progress(lambda: recorder.row))
@@ -131,7 +150,7 @@ def fit(
             run,
             epochs=epochs,
             files=files,
-            callbacks=[SeedEpochs(seed), collapse, *callbacks, recorder, keep, *shown],
+            callbacks=[SeedEpochs(seed), collapse, *callbacks, recorder, *ending, keep, *shown],
             own_shards=all(
                 isinstance(getattr(part, "batch_sampler", None), EpochBatches)
                 for part in source.flattened
@@ -141,7 +160,8 @@ def fit(
         resume = run.resumed if resume is None else resume
         start = run.checkpoint if resume and run.checkpoint.exists() else None
         try:
-            engine.fit(module, source, val_loader, ckpt_path=start)
+            with compiled(module, trainer.compile):
+                engine.fit(module, source, val_loader, ckpt_path=start)
         except SystemExit as stop:  # how Lightning passes on both signals
             if engine.is_global_zero:
                 say(f"stopped in epoch {engine.current_epoch + 1}; {last_good(run)}")
@@ -167,6 +187,18 @@ def fit(
     )
 
 
+def _of_data_module(
+    data: LightningDataModule, val_loader: Iterable[Any] | None
+) -> tuple[Iterable[Any], Iterable[Any] | None]:
+    """The loaders of a data module, which the trainer itself never sees: epochs are ours."""
+    if launched_rank() == 0:
+        data.prepare_data()
+    data.setup("fit")
+    if val_loader is None and is_overridden("val_dataloader", data, LightningDataModule):
+        val_loader = data.val_dataloader()
+    return data.train_dataloader(), val_loader
+
+
 def _make_trainer(
     config: TrainerConfig,
     run: Run,
@@ -179,9 +211,6 @@ def _make_trainer(
     plugins: list[Any] = [files]
     if SLURMEnvironment.detect():  # its own requeueing would resume from the middle of an epoch
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    logger: Logger | bool = False
-    if config.tensorboard:
-        logger = TensorBoardLogger(save_dir=run.path, name="", version="tensorboard")
     devices, num_nodes, strategy = _sizes(config)
     try:
         return Trainer(
@@ -194,7 +223,8 @@ def _make_trainer(
             gradient_clip_val=config.gradient_clip,
             log_every_n_steps=config.log_every,
             deterministic=config.deterministic,
-            logger=logger,
+            logger=make_loggers(config, run),
+            accumulate_grad_batches=config.accumulate_grad_batches,
             callbacks=callbacks,
             plugins=plugins,
             default_root_dir=run.path,

@@ -63,8 +63,9 @@ def configure(
 
 
 def _optimizer(parameters: list[nn.Parameter], hyper: OptimizerHyper) -> Optimizer:
-    if hyper.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=hyper.learning_rate, weight_decay=hyper.weight_decay)
+    if hyper.optimizer in ("adam", "adamw"):
+        adaptive = torch.optim.Adam if hyper.optimizer == "adam" else torch.optim.AdamW
+        return adaptive(parameters, lr=hyper.learning_rate, weight_decay=hyper.weight_decay)
     kind = LARS if hyper.optimizer == "lars" else torch.optim.SGD
     return kind(
         parameters,

@@ -241,7 +241,7 @@ def _fitting_batch(config: PretrainConfig, images: int) -> tuple[PretrainConfig,
         f"the recipe's batch of {config.batch_size} images became {batch}, for there are "
         f"{images:,}, and its learning rate {rate:.3g} with it"
     )
-    if config.lr_scaling == "linear" or not config.is_of_recipe("learning_rate"):
+    if config.lr_scaling != "none" or not config.is_of_recipe("learning_rate"):
         note = note.partition(", and its")[0]
         return replace(config, batch_size=batch), [note]
     return replace(config, batch_size=batch, learning_rate=rate), [note]
