@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cl_vision.condensation.chunks import match_classes
-from cl_vision.condensation.condense import Loop, outer_iteration
+from cl_vision.condensation.loop import Loop, outer_iteration
 from cl_vision.condensation.convnet import ConvNet
 from cl_vision.condensation.dynamics import (
     feature_cosines,

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from cl_core.errors import InputError
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.assessment import Recipe, train_networks
-from cl_vision.condensation.condense import Loop, outer_iteration
 from cl_vision.condensation.config import MATCHING, CondenseConfig, ContinualConfig
 from cl_vision.condensation.convnet import ConvNet, fresh
+from cl_vision.condensation.loop import Loop, condense_images
 from cl_vision.condensation.matching import default_outer_warmup
 from cl_vision.condensation.real_images import RealImages
 from cl_vision.condensation.rehearsal import RehearsalMemory, distil_step, forgetting
@@ -257,58 +257,10 @@ def _filler(
     )
 
     def condense(x: Tensor, y: Tensor, budget: int) -> Tensor:
-        return condense_tensors(x, y, budget, loop, generator, width=config.width, depth=depth)
+        start = x[select("random", x.flatten(1), y, budget, generator)]
+        build = partial(
+            ConvNet, x.shape[1], int(y.max()) + 1, size, width=config.width, depth=depth
+        )
+        return condense_images(x, y, start, build, loop, generator)
 
     return condense
-
-
-def condense_tensors(
-    x: Tensor,
-    y: Tensor,
-    ipc: int,
-    loop: Loop,
-    generator: torch.Generator,
-    *,
-    width: int,
-    depth: int,
-) -> Tensor:
-    """Condense images in memory, without a run.
-
-    Args:
-        x: Images, normalised.
-        y: Their classes, from 0 without gaps.
-        ipc: Images a class.
-        loop: The numbers.
-        generator: Of every draw.
-        width: Channels of the network.
-        depth: Its blocks.
-
-    Returns:
-        The images, grouped by class.
-    """
-    number = int(y.max()) + 1
-    rows = [(y == label).nonzero().flatten() for label in range(number)]
-    start = x[select("random", x.flatten(1), y, ipc, generator)]
-    images = start.clone().requires_grad_()
-    labels = torch.arange(number).repeat_interleave(ipc)
-    optimizer = torch.optim.SGD([images], lr=loop.image_lr, momentum=loop.image_momentum)
-    size = (x.shape[2], x.shape[3])
-    build = partial(ConvNet, x.shape[1], number, size, width=width, depth=depth)
-
-    def draw() -> list[Tensor]:
-        return [
-            x[own[torch.randperm(len(own), generator=generator)[: loop.real_batch]]] for own in rows
-        ]
-
-    for outer in range(loop.outer_loop):
-        outer_iteration(
-            images,
-            labels,
-            fresh(build, generator),
-            optimizer,
-            loop,
-            outer=outer,
-            real_batches=draw,
-            generator=generator,
-        )
-    return images.detach()

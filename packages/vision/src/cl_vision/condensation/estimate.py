@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cl_core.errors import InputError
 from cl_vision.condensation.chunks import match, real_gradient
-from cl_vision.condensation.condense import Loop
+from cl_vision.condensation.loop import Loop
 from cl_vision.condensation.convnet import fresh
 from cl_vision.condensation.real_images import RealImages
 

@@ -34,9 +34,10 @@ def condense(config: CondenseConfig) -> Outcome:
     from cl_core.commands.terminal import tell
     from cl_core.training import fit  # Lightning costs seconds, and only training needs it
     from cl_vision.condensation import pages
-    from cl_vision.condensation.condense import Condensation, Loop
+    from cl_vision.condensation.condense import Condensation
     from cl_vision.condensation.condensed_set import CondensedCard, CondensedSet, save_condensed
     from cl_vision.condensation.estimate import estimate, require_space
+    from cl_vision.condensation.loop import Loop
     from cl_vision.condensation.siamese import parse_strategy
 
     images = open_labelled(config)
