@@ -5,7 +5,7 @@
 Through ``cl-vision continual``: the ten digits in five steps of two, and three domains in turn (the
 digits as they are, turned by a quarter, and as negatives), with 1 and 10 images a class and step in
 memory; three orders. Each is learned from the memory alone and going on with distillation. Memories
-are condensed by DSAC on 20 networks of width 32; networks train for 300 epochs (60 with
+are condensed by DSAC on 20 networks of width 32; networks train for 300 epochs (30 with
 distillation, on a step's images and the memory) with siamese augmentation. Writes
 ``benchmarks/results/condensation_continual.md``; what is done lies in ``--work`` and is kept.
 """
@@ -72,7 +72,7 @@ def learned(case: str, work: Path) -> tuple[dict[str, Any], float]:
                 method="dsac",
                 ipc=int(ipc),
                 orders=3,
-                epochs=300 if protocol == "memory" else 60,
+                epochs=300 if protocol == "memory" else 30,
                 strategy=STRATEGY,
                 overwrite=out.exists(),
             )
