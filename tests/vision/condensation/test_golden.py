@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from cl_vision.condensation.chunks import match_classes
-from cl_vision.condensation.loop import Loop, outer_iteration
 from cl_vision.condensation.convnet import ConvNet
 from cl_vision.condensation.dynamics import (
     feature_cosines,
@@ -17,6 +16,7 @@ from cl_vision.condensation.dynamics import (
     tangent_kernel,
 )
 from cl_vision.condensation.gradient_distance import gradient_distance, row_distances
+from cl_vision.condensation.loop import Loop, outer_iteration
 from cl_vision.condensation.matching import (
     class_gradients,
     dc_loss,
@@ -24,7 +24,8 @@ from cl_vision.condensation.matching import (
     mean_gradient,
     uses_contrast,
 )
-from cl_vision.condensation.siamese import STRATEGY, apply, draw_of_seed
+from cl_vision.condensation.siamese import apply, draw_of_seed
+from cl_vision.condensation.table import STRATEGY
 
 ARRAYS = np.load(Path(__file__).parents[2] / "golden" / "dcc.npz", allow_pickle=False)
 OPERATIONS = ("brightness", "saturation", "contrast", "crop", "cutout", "flip", "scale", "rotate")

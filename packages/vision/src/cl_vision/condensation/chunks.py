@@ -20,7 +20,17 @@ from torch.nn import functional as F
 from cl_vision.condensation.convnet import ConvNet
 from cl_vision.condensation.gradient_distance import Metric, gradient_distance
 
-__all__ = ["Matched", "class_weights", "default_chunk", "match", "match_classes", "real_gradient"]
+__all__ = [
+    "Matched",
+    "class_weights",
+    "default_chunk",
+    "forward_numbers",
+    "match",
+    "match_classes",
+    "real_gradient",
+]
+
+_ALIVE = 2**23  # numbers of a forward pass: measured, more are slower and fewer gain nothing
 
 
 class Matched(NamedTuple):
@@ -37,9 +47,32 @@ class Matched(NamedTuple):
     gradient: Float[Tensor, "n c h w"]
 
 
-def default_chunk(device: torch.device, batch: int) -> int:
-    """Images at a time: on a CPU as many as its cache likes, elsewhere the whole batch."""
-    return 32 if device.type == "cpu" else batch
+def default_chunk(network: nn.Module, x: Float[Tensor, "1 c h w"]) -> int:
+    """Images at a time on a CPU: as many as stay near its caches.
+
+    Args:
+        network: Images to logits.
+        x: One image.
+    """
+    return max(1, _ALIVE // forward_numbers(network, x))
+
+
+@torch.no_grad()
+def forward_numbers(network: nn.Module, x: Float[Tensor, "1 c h w"]) -> int:
+    """How many numbers the layers of a network give for one image."""
+    total = 0
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal total
+        if isinstance(output, Tensor):
+            total += output.numel()
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return total
 
 
 def class_weights(

@@ -1,8 +1,8 @@
 """A condensation as something that is trained: a module whose parameters are the images.
 
 An epoch of :func:`cl_core.training.fit` is an outer iteration of
-:mod:`~cl_vision.condensation.loop`. What a checkpoint holds beyond the images and their optimiser is
-the state of the generator that every draw comes from, so a resumed run continues bit by bit.
+:mod:`~cl_vision.condensation.loop`. What a checkpoint holds beyond the images and their optimiser
+is the state of the generator that every draw comes from: a resumed run continues bit by bit.
 """
 
 from __future__ import annotations

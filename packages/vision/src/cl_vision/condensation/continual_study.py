@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from cl_core.errors import InputError
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.assessment import Recipe, train_networks
-from cl_vision.condensation.config import MATCHING, CondenseConfig, ContinualConfig
+from cl_vision.condensation.config import CondenseConfig, ContinualConfig
 from cl_vision.condensation.convnet import ConvNet, fresh
-from cl_vision.condensation.loop import Loop, condense_images
-from cl_vision.condensation.matching import default_outer_warmup
+from cl_vision.condensation.loop import condense_images
 from cl_vision.condensation.real_images import RealImages
 from cl_vision.condensation.rehearsal import RehearsalMemory, distil_step, forgetting
 from cl_vision.condensation.selection import select
-from cl_vision.condensation.setting import real_of
+from cl_vision.condensation.setting import loop_of, real_of
 
 __all__ = ["Study", "Task", "study"]
 
@@ -242,19 +241,17 @@ def _filler(
             return x[select(how, x.flatten(1), y, budget, generator)]  # type: ignore[arg-type]
 
         return choose
-    options = CondenseConfig(data="task", out=Path(), method=config.method, ipc=config.ipc)
-    filled = options.filled(size, digits=digits)
-    contrast, augmented = MATCHING[config.method]
-    loop = Loop(
+    options = CondenseConfig(
+        data="task",
+        out=Path(),
+        method=config.method,
+        ipc=config.ipc,
         outer_loop=config.outer_loop,
-        inner_loop=filled.inner_loop or 10,
-        network_epochs=5,
-        contrast=contrast,
-        outer_warmup=default_outer_warmup(config.outer_loop),
-        inner_warmup=filled.inner_warmup or 0,
-        strategy=(filled.strategy or "") if augmented else "",
+        width=config.width,
+        depth=depth,
         real_batch=config.real_batch,
     )
+    loop = loop_of(options.filled(size, digits=digits), None)
 
     def condense(x: Tensor, y: Tensor, budget: int) -> Tensor:
         start = x[select("random", x.flatten(1), y, budget, generator)]

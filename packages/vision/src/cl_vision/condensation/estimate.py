@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cl_core.errors import InputError
-from cl_vision.condensation.chunks import match, real_gradient
-from cl_vision.condensation.loop import Loop
+from cl_vision.condensation.chunks import forward_numbers, match, real_gradient
 from cl_vision.condensation.convnet import fresh
+from cl_vision.condensation.loop import Loop
 from cl_vision.condensation.real_images import RealImages
 
 __all__ = ["Estimate", "estimate", "require_space"]
@@ -76,7 +76,7 @@ def estimate(
     images = ipc * number
     between = (loop.inner_loop - 1) * loop.network_epochs * images
     seconds = loop.inner_loop * (int(counts.sum()) * first + images * second) + between * first
-    numbers = _forward_numbers(network, x[:1])
+    numbers = forward_numbers(network, x[:1])
     real_at_once = min(loop.real_chunk or loop.real_batch, loop.real_batch)
     syn = images if loop.contrast else ipc
     syn_at_once = min(loop.syn_chunk or syn, syn)
@@ -115,20 +115,3 @@ def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
-
-
-@torch.no_grad()
-def _forward_numbers(network: nn.Module, x: Tensor) -> int:
-    total = 0
-
-    def count(module: nn.Module, inputs: object, output: object) -> None:
-        nonlocal total
-        if isinstance(output, Tensor):
-            total += output.numel()
-
-    leaves = [m for m in network.modules() if not list(m.children())]
-    hooks = [module.register_forward_hook(count) for module in leaves]
-    network(x)
-    for hook in hooks:
-        hook.remove()
-    return total

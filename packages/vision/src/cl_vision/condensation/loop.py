@@ -47,8 +47,8 @@ class Loop:
         network_lr: Step size of the networks.
         real_batch: Real images a class and step.
         train_batch: Images of the set a step of a network.
-        real_chunk: Real images at a time.
-        syn_chunk: Synthetic images at a time.
+        real_chunk: Real images at a time, by default all of a class.
+        syn_chunk: Synthetic images at a time, by default all that are matched together.
         clamp: Keep pixels in the range of pictures.
     """
 
@@ -65,7 +65,7 @@ class Loop:
     network_lr: float = 0.01
     real_batch: int = 256
     train_batch: int = 256
-    real_chunk: int | None = 32
+    real_chunk: int | None = None
     syn_chunk: int | None = None
     clamp: bool = False
 

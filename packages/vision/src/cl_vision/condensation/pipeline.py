@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 
-from cl_core.checks import OptionError
 from cl_core.commands.outcome import Outcome, text_table
 from cl_core.errors import InputError
 from cl_core.networks.devices import best_device
 from cl_core.runs import Run
 from cl_core.runs.fingerprint import of_arrays
 from cl_core.seeding import derive_seed
-from cl_vision.condensation.config import MATCHING, AssessConfig, CondenseConfig, ContinualConfig
+from cl_vision.condensation.chunks import default_chunk
+from cl_vision.condensation.config import AssessConfig, CondenseConfig, ContinualConfig
+from cl_vision.condensation.convnet import fresh
 from cl_vision.condensation.real_images import load_real, require_per_class
-from cl_vision.condensation.setting import network_builder, open_labelled, start_images
+from cl_vision.condensation.setting import loop_of, network_builder, open_labelled, start_images
 
 __all__ = ["assess", "condense", "continual"]
 
@@ -37,8 +37,6 @@ def condense(config: CondenseConfig) -> Outcome:
     from cl_vision.condensation.condense import Condensation
     from cl_vision.condensation.condensed_set import CondensedCard, CondensedSet, save_condensed
     from cl_vision.condensation.estimate import estimate, require_space
-    from cl_vision.condensation.loop import Loop
-    from cl_vision.condensation.siamese import parse_strategy
 
     images = open_labelled(config)
     real = load_real(
@@ -46,33 +44,13 @@ def condense(config: CondenseConfig) -> Outcome:
     )
     require_per_class(real, config.ipc, "--ipc")
     config = config.filled(real.size, digits=images.is_digits)
-    if config.strategy:
-        try:
-            parse_strategy(config.strategy)
-        except ValueError as error:
-            raise OptionError(f"--{error}") from error
     build = network_builder(config, real.channels, len(real.classes), real.size)
     device = best_device() if config.trainer.accelerator in ("auto", "gpu") else torch.device("cpu")
-    real_batch = cast(int, config.real_batch)
-    default = 32 if device.type == "cpu" else real_batch
-    loop = Loop(
-        outer_loop=cast(int, config.outer_loop),
-        inner_loop=cast(int, config.inner_loop),
-        network_epochs=cast(int, config.network_epochs),
-        contrast=MATCHING[config.method].contrast,
-        outer_warmup=cast(int, config.outer_warmup),
-        inner_warmup=cast(int, config.inner_warmup),
-        strategy=cast(str, config.strategy) if MATCHING[config.method].augmented else "",
-        metric=config.metric,
-        image_lr=config.image_lr,
-        image_momentum=config.image_momentum,
-        network_lr=config.network_lr,
-        real_batch=real_batch,
-        train_batch=config.train_batch,
-        real_chunk=config.real_chunk or default,
-        syn_chunk=config.syn_chunk,
-        clamp=config.clamp,
-    )
+    chunk = None
+    if device.type == "cpu":
+        generator = torch.Generator().manual_seed(0)
+        chunk = default_chunk(fresh(build, generator), real.take(torch.arange(1)))
+    loop = loop_of(config, chunk)
     require_space(config.out, real, config.ipc)
     data = of_arrays(images.table.source, {"pixels": real.pixels, "labels": real.labels})
     with Run.create(

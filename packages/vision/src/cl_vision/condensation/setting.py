@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from cl_core.checks import OptionError
 from cl_vision.condensation.config import CondenseConfig
 from cl_vision.condensation.convnet import ConvNet
+from cl_vision.condensation.loop import Loop
 from cl_vision.condensation.real_images import RealImages, load_real
 from cl_vision.condensation.selection import select
+from cl_vision.condensation.table import MATCHING
 from cl_vision.data import Images, open_images
 
-__all__ = ["network_builder", "open_labelled", "real_of", "start_images"]
+__all__ = ["loop_of", "network_builder", "open_labelled", "real_of", "start_images"]
 
 
 def network_builder(
@@ -45,6 +47,34 @@ def network_builder(
     except ValueError as error:
         raise OptionError(f"--depth, --image_size, --width: {error}") from error
     return build
+
+
+def loop_of(config: CondenseConfig, chunk: int | None) -> Loop:
+    """The numbers of the loop, of a filled configuration.
+
+    Args:
+        config: With nothing left open.
+        chunk: Images at a time where the configuration does not say.
+    """
+    contrast, augmented = MATCHING[config.method]
+    return Loop(
+        outer_loop=cast(int, config.outer_loop),
+        inner_loop=cast(int, config.inner_loop),
+        network_epochs=cast(int, config.network_epochs),
+        contrast=contrast,
+        outer_warmup=cast(int, config.outer_warmup),
+        inner_warmup=cast(int, config.inner_warmup),
+        strategy=cast(str, config.strategy) if augmented else "",
+        metric=config.metric,
+        image_lr=config.image_lr,
+        image_momentum=config.image_momentum,
+        network_lr=config.network_lr,
+        real_batch=cast(int, config.real_batch),
+        train_batch=config.train_batch,
+        real_chunk=config.real_chunk or chunk,
+        syn_chunk=config.syn_chunk or chunk,
+        clamp=config.clamp,
+    )
 
 
 def start_images(real: RealImages, ipc: int, initialise: str, generator: torch.Generator) -> Tensor:

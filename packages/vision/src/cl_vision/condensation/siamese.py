@@ -35,23 +35,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cl_vision.condensation.table import parse_strategy
+
 __all__ = [
-    "DIGIT_STRATEGY",
     "OPERATIONS",
-    "STRATEGY",
     "Draw",
     "apply",
     "augment",
     "draw",
     "draw_of_seed",
-    "parse_strategy",
 ]
-
-STRATEGY = "color_crop_cutout_flip_scale_rotate"
-"""The released default."""
-
-DIGIT_STRATEGY = "color_crop_cutout_scale_rotate"
-"""The same for digits and letters, which do not survive a flip."""
 
 _SHIFT, _BOX, _SCALE, _DEGREES = 0.125, 0.5, 1.2, 15.0
 
@@ -130,22 +123,6 @@ def draw_of_seed(strategy: str, rows: int, size: tuple[int, int], seed: int) -> 
     """
     name, parameters = _augment(strategy, rows, size, _counting(seed))
     return Draw(name, parameters[:1])
-
-
-def parse_strategy(strategy: str) -> list[str]:
-    """Give the operations of a strategy.
-
-    Raises:
-        ValueError: If a name is unknown, or there is none.
-    """
-    names = strategy.split("_")
-    unknown = [name for name in names if name not in OPERATIONS]
-    if unknown:
-        raise ValueError(
-            f"strategy {strategy!r}: there is no operation {unknown[0]!r}; join names of "
-            f"{', '.join(OPERATIONS)} by _"
-        )
-    return names
 
 
 def _augment(

@@ -1,0 +1,145 @@
+"""The options of the commands that try a condensed set: `assess`, `continual` (no imports)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cl_core.checks import OptionError, require_at_least, require_positive
+from cl_core.commands.options import Options
+from cl_vision.condensation.config.condense import require_strategy
+
+__all__ = ["Architecture", "AssessConfig", "ContinualConfig"]
+
+Architecture = Literal["mlp", "convnet", "lenet", "alexnet", "vgg11", "resnet18"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessConfig(Options):
+    """Measure how well a condensed set trains networks, beside as many real images.
+
+    Args:
+        run: A run of `condense`, or several of other seeds, as `[A, B]`: mean and spread are over
+            sets and networks.
+        data: Other images than the run's to select from and to test on.
+        out: Where to write; by default `assess` inside the first run directory.
+        architectures: Networks to train; the first is the one all figures are of. `convnet` is the
+            one the set was condensed with.
+        networks: Networks on each set.
+        sets: Draws of random and k-means images; by default as many as there are runs, at least 3.
+        epochs: Without augmentation; the published code's 300.
+        augmented_epochs: With siamese augmentation; the published code's 1,000. 0 leaves it out.
+        full: Also train on all images, for as many steps.
+        seed: Of selection and networks.
+        overwrite: Replace the results in `out`.
+    """
+
+    run: tuple[Path, ...] | Path
+    data: str | None = None
+    out: Path | None = None
+    architectures: tuple[Architecture, ...] = ("convnet",)
+    networks: int = 3
+    sets: int | None = None
+    epochs: int = 300
+    augmented_epochs: int = 1000
+    full: bool = True
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(1, networks=self.networks, sets=self.sets, epochs=self.epochs)
+        require_at_least(0, augmented_epochs=self.augmented_epochs, seed=self.seed)
+        if not self.runs:
+            raise OptionError("run must name at least one run of condense")
+        if not self.architectures:
+            raise OptionError("architectures must name at least one")
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The runs."""
+        return (self.run,) if isinstance(self.run, Path) else tuple(self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinualConfig(Options):
+    """Learn classes or domains one after another from a memory of a few images a class.
+
+    Args:
+        data: Data sets to learn in turn, as `[A, B]`, classes matched by name; or one, whose
+            classes come in `steps`.
+        out: Run directory to write.
+        steps: Steps that the classes of a single data set are split into.
+        protocol: `memory` trains a fresh network on the memory after each step; `distillation` goes
+            on with the network, on the step's images and the memory, held to what it said before.
+        memories: What fills the memory.
+        method: Of `condensed`.
+        ipc: Images a class and step in the memory.
+        orders: Random orders of the steps.
+        networks: Of protocol `memory`, trained after each step.
+        epochs: Of each network's training.
+        strategy: Siamese augmentation of that training; empty for none.
+        outer_loop: Of `condensed`.
+        width: Channels of the network.
+        depth: Its blocks; by default as `condense`.
+        real_batch: Of `condensed`.
+        channels: As of `condense`.
+        image_size: As of `condense`.
+        temperature: Of the distillation.
+        distillation_weight: Of the distillation in the loss.
+        test_share: Share to test on, where the data has no split.
+        seed: Of everything.
+        overwrite: Replace the results in `out`.
+    """
+
+    data: tuple[str, ...] | str
+    out: Path
+    steps: int = 5
+    protocol: Literal["memory", "distillation"] = "memory"
+    memories: tuple[Literal["random", "herding", "condensed"], ...] = (
+        "random",
+        "herding",
+        "condensed",
+    )
+    method: Literal["dc", "dsa", "dcc", "dsac"] = "dcc"
+    ipc: int = 10
+    orders: int = 3
+    networks: int = 1
+    epochs: int = 300
+    strategy: str = ""
+    outer_loop: int = 20
+    width: int = 32
+    depth: int | None = None
+    real_batch: int = 64
+    channels: Literal[1, 3, 4, "keep"] = "keep"
+    image_size: int | tuple[int, int] | None = None
+    temperature: float = 2.0
+    distillation_weight: float = 1.0
+    test_share: float = 0.2
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            ipc=self.ipc,
+            orders=self.orders,
+            networks=self.networks,
+            epochs=self.epochs,
+            outer_loop=self.outer_loop,
+            width=self.width,
+            real_batch=self.real_batch,
+        )
+        require_at_least(2, steps=self.steps)
+        require_at_least(0, seed=self.seed)
+        require_strategy(self.strategy)
+        require_positive(temperature=self.temperature, distillation_weight=self.distillation_weight)
+        if not self.memories or len(set(self.memories)) < len(self.memories):
+            raise OptionError("memories must name at least one kind, each once")
+        if not 0 < self.test_share < 1:
+            raise OptionError(f"test_share must lie between 0 and 1, got {self.test_share}")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The data sets."""
+        return (self.data,) if isinstance(self.data, str) else tuple(self.data)

@@ -1,0 +1,90 @@
+"""The methods of condensation and the published numbers, by name (standard library only)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = [
+    "DIGIT_STRATEGY",
+    "MATCHING",
+    "OPERATIONS",
+    "PRESETS",
+    "STRATEGY",
+    "Matching",
+    "parse_strategy",
+    "published",
+]
+
+OPERATIONS = (
+    "brightness",
+    "saturation",
+    "contrast",
+    "color",
+    "crop",
+    "cutout",
+    "flip",
+    "scale",
+    "rotate",
+)
+"""What siamese augmentation can do."""
+
+STRATEGY = "color_crop_cutout_flip_scale_rotate"
+"""The released default."""
+
+DIGIT_STRATEGY = "color_crop_cutout_scale_rotate"
+"""The same for digits and letters, which do not survive a flip."""
+
+
+class Matching(NamedTuple):
+    """What sets a method apart.
+
+    Attributes:
+        contrast: Gradients are summed over classes before they are matched.
+        augmented: Real and synthetic images are augmented alike before.
+    """
+
+    contrast: bool
+    augmented: bool
+
+
+MATCHING = {
+    "dc": Matching(contrast=False, augmented=False),
+    "dsa": Matching(contrast=False, augmented=True),
+    "dcc": Matching(contrast=True, augmented=False),
+    "dsac": Matching(contrast=True, augmented=True),
+}
+"""The methods."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu-smoke": {"outer_loop": 20, "width": 32, "real_batch": 64, "network_epochs": 5},
+    "cpu": {"outer_loop": 100, "width": 64, "real_batch": 64, "network_epochs": 5},
+    "gpu-paper": {"outer_loop": 1000, "width": 128, "real_batch": 256, "network_epochs": None},
+}
+"""What is not given comes from here; ``None`` is the published number for the images a class."""
+
+_PUBLISHED = {1: (10, 5), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+"""Images a class -> matching steps a network, and its epochs between two of them."""
+
+
+def published(ipc: int) -> tuple[int, int]:
+    """Matching steps a network and its epochs between two, of the nearest published number.
+
+    Of two as near it is the smaller.
+    """
+    return _PUBLISHED[min(_PUBLISHED, key=lambda known: (abs(known - ipc), known))]
+
+
+def parse_strategy(strategy: str) -> list[str]:
+    """Give the operations of a strategy, which joins their names by ``_``.
+
+    Raises:
+        ValueError: If a name is unknown, or there is none.
+    """
+    names = strategy.split("_")
+    unknown = [name for name in names if name not in OPERATIONS]
+    if unknown:
+        raise ValueError(
+            f"strategy {strategy!r}: there is no operation {unknown[0]!r}; join names of "
+            f"{', '.join(OPERATIONS)} by _"
+        )
+    return names
