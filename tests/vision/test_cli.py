@@ -221,7 +221,8 @@ def test_theory_shows_both_causes_of_collapse(tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_needs_nothing_and_can_be_repeated(tmp_path, capsys):
-    for name in ("no-projector", "directclr", "moco", "hcsc", "report"):  # of an earlier demo
+    earlier = ("no-projector", "directclr", "moco", "hcsc", "report", "condensed", "condensation")
+    for name in earlier:
         with Run.create(tmp_path / "demo" / name, {}) as run:
             run.save_metrics({})
     assert main(["demo", "--out", str(tmp_path / "demo"), "--epochs", "2", *QUIET]) == 0
@@ -231,6 +232,8 @@ def test_the_demo_needs_nothing_and_can_be_repeated(tmp_path, capsys):
     page = tmp_path / "demo" / "report" / "report.html"
     assert str(page) in shown
     assert "does not show" in page.read_text()
+    assert "condensed/png" in shown
+    assert "Ten digits" in (tmp_path / "demo" / "condensation" / "report.html").read_text()
 
 
 def test_a_killed_run_resumed_ends_as_if_never_stopped(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cl_vision.condensation import legacy_augmentation as legacy
 from cl_vision.condensation.chunks import match_classes
 from cl_vision.condensation.convnet import ConvNet
 from cl_vision.condensation.dynamics import (
@@ -223,3 +224,21 @@ def test_draws_of_an_integer_seed():
         drawn = draw_of_seed(STRATEGY, 2, (16, 16), seed)
         assert drawn.name == KINDS[int(golden("dsa_choice")[k])]
         torch.testing.assert_close(apply(x, *drawn), golden("dsa_y")[k], rtol=0, atol=2e-5)
+
+
+def test_legacy_augmentation():
+    x = golden("legacy_x")[0]
+    mean = x.mean((1, 2))
+    found = {
+        "crop": legacy.crop(x, mean, *golden("legacy_crop_draw").tolist()),
+        "scale": legacy.scale(x, *golden("legacy_scale_draw").tolist()),
+        "rotate": legacy.rotate(x, mean, golden("legacy_rotate_draw").item()),
+    }
+    for name, y in found.items():
+        torch.testing.assert_close(y, golden(f"legacy_{name}_y")[0], rtol=0, atol=1e-4)
+
+
+def test_every_group_of_vectors_is_read():
+    groups = {name.split("_")[0] for name in ARRAYS.files}
+    read = {"dist", "match", "net", "loss", "loop", "sched", "kv", "aug", "dsa", "legacy"}
+    assert groups == read

@@ -424,11 +424,11 @@ class DemoConfig(DemoOptions):
     """Learn the digits without labels: DirectCLR and HCSC, each beside its baseline.
 
     1,797 images of handwritten digits that come with scikit-learn. DirectCLR stands beside SimCLR
-    without a projector, HCSC beside MoCo v2. Needs no network and no file, and takes under two
-    minutes.
+    without a projector, HCSC beside MoCo v2. A second page condenses the digits to one image a
+    class. Needs no network and no file, and takes about two minutes.
 
     Args:
-        out: Where to write the four runs and the report.
+        out: Where to write the runs and the two reports.
         epochs: Passes over the digits of each method.
     """
 

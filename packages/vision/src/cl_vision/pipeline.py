@@ -305,12 +305,13 @@ def theory(config: TheoryConfig) -> Outcome:
 
 
 def demo(config: DemoConfig) -> Outcome:
-    """Compare DirectCLR and HCSC with their baselines on the digits that come with scikit-learn.
+    """Compare DirectCLR and HCSC with their baselines on scikit-learn's digits; condense these.
 
     Returns:
         Figures as of `evaluate`, with those of ``rotation`` and ``brightness``, under the name of
-        each method.
+        each method; as of `assess` under ``condensation``.
     """
+    from cl_vision.condensation.demo import condensation_demo
     from cl_vision.digits_demo import demo_runs, write_demo
 
     runs = demo_runs(config)
@@ -320,7 +321,20 @@ def demo(config: DemoConfig) -> Outcome:
     with Run.create(config.out / "report", config, overwrite=config.overwrite) as run:
         metrics, lines = write_demo(run, trained, seed=config.seed)
         run.save_metrics(metrics)
-    return Outcome(out=config.out, metrics=metrics, lines=lines, files=("report/report.html",))
+    condensed, table = condensation_demo(
+        config.out,
+        epochs=config.epochs,
+        seed=config.seed,
+        overwrite=config.overwrite,
+        trainer=config.trainer,
+    )
+    metrics |= {f"condensation/{name}": value for name, value in condensed.items()}
+    return Outcome(
+        out=config.out,
+        metrics=metrics,
+        lines=[*lines, "", *table],
+        files=("report/report.html", "condensation/report.html"),
+    )
 
 
 def _training_metrics(row: Mapping[str, float], found: Sequence[Spectrum]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from cl_core.seeding import derive_seed
 from cl_vision.condensation import siamese
 from cl_vision.condensation.convnet import fresh
+from cl_vision.condensation.legacy_augmentation import LEGACY, augment_each
 from cl_vision.condensation.real_images import RealImages
 
 __all__ = ["Recipe", "accuracy", "train_networks"]
@@ -39,7 +40,8 @@ class Recipe:
         momentum: Of SGD.
         weight_decay: Of SGD.
         batch: Images a step.
-        strategy: Of siamese augmentation, each image with parameters of its own; empty for none.
+        strategy: Of siamese augmentation, each image with parameters of its own; or one of
+            :data:`~cl_vision.condensation.legacy_augmentation.LEGACY`; empty for none.
     """
 
     epochs: int = 300
@@ -197,6 +199,10 @@ def _taken(x: Tensor, y: Tensor, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor
 
 def _augmented(x: Tensor, strategy: str, generators: Sequence[torch.Generator]) -> Tensor:
     """An operation a network, with parameters of each image; alike operations go together."""
+    if strategy in LEGACY:
+        return torch.stack(
+            [augment_each(one, strategy, g) for one, g in zip(x, generators, strict=True)]
+        )
     size = (x.shape[3], x.shape[4])
     draws = [siamese.augment(strategy, x.shape[1], size, g) for g in generators]
     parts: list[Tensor | None] = [None] * len(draws)

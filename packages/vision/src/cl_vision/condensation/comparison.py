@@ -64,9 +64,10 @@ def compare(config: AssessConfig) -> Comparison:
     notes: list[str] = []
     budgets = {"": Recipe(epochs=config.epochs)}
     if config.augmented_epochs:
-        budgets["augmented/"] = Recipe(
-            epochs=config.augmented_epochs, strategy=cast(str, filled.strategy)
-        )
+        strategy = config.augmentation
+        if strategy == "siamese":
+            strategy = cast(str, filled.strategy)
+        budgets["augmented/"] = Recipe(epochs=config.augmented_epochs, strategy=strategy)
     for place, architecture in enumerate(config.architectures):
         build = _build(architecture, filled, train)
         prefix = f"{architecture}/" if place else ""

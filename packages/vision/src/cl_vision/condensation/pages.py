@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cl_vision.condensation.comparison import Comparison
     from cl_vision.condensation.continual_study import Study
 
-__all__ = ["assess_page", "condense_page", "continual_page"]
+__all__ = ["SCOPE", "assess_page", "condense_page", "continual_page"]
 
 _LOSS = (
     "The optimised distance, a sum over rows and, class by class, over classes; "
@@ -27,7 +27,7 @@ _LOSS = (
     "compared between methods and before and after the warm-up."
 )
 
-_SCOPE = (
+SCOPE = (
     "A condensed set is learned with one kind of network and serves it best; other networks gain "
     "less, and with some, random real images may do better: cl-vision assess --architectures "
     "tells. DCC is not always better than DC at small budgets."
@@ -66,7 +66,7 @@ def condense_page(
         growth_figure(found, snapshots), "The first image of each class after outer iterations."
     )
     page.section("Matching").figure(training_curves(result.history), _LOSS)
-    page.section("What it is good for").text(_SCOPE)
+    page.section("What it is good for").text(SCOPE)
     page.section("Data").text("\n\n".join([*images.summary(), plan]))
     page.section("Options").configuration(run.config)
     page.save(run.output("report.html"))
@@ -82,7 +82,7 @@ def assess_page(run: Run, found: Comparison) -> None:
     )
     if found.notes:
         page.text("\n\n".join(found.notes))
-    page.section("What it is good for").text(_SCOPE)
+    page.section("What it is good for").text(SCOPE)
     page.section("Options").configuration(run.config)
     page.save(run.output("report.html"))
     names = list(found.rows[0])

@@ -29,7 +29,9 @@ class AssessConfig(Options):
         networks: Networks on each set.
         sets: Draws of random and k-means images; by default as many as there are runs, at least 3.
         epochs: Without augmentation; the published code's 300.
-        augmented_epochs: With siamese augmentation; the published code's 1,000. 0 leaves it out.
+        augmented_epochs: With augmentation; the published code's 1,000. 0 leaves it out.
+        augmentation: Of these: `siamese`, by the run's strategy, or as DC's code evaluated MNIST,
+            `crop_scale_rotate`, and networks with batch norm, `crop_noise`.
         full: Also train on all images, for as many steps.
         seed: Of selection and networks.
         overwrite: Replace the results in `out`.
@@ -43,6 +45,7 @@ class AssessConfig(Options):
     sets: int | None = None
     epochs: int = 300
     augmented_epochs: int = 1000
+    augmentation: Literal["siamese", "crop_scale_rotate", "crop_noise"] = "siamese"
     full: bool = True
     seed: int = 0
     overwrite: bool = False
