@@ -6,7 +6,6 @@ import copy
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,12 +15,12 @@ from cl_core.errors import InputError
 from cl_core.seeding import derive_seed
 from cl_vision.condensation.assessment import Recipe, train_networks
 from cl_vision.condensation.config import CondenseConfig, ContinualConfig
-from cl_vision.condensation.convnet import ConvNet, fresh
+from cl_vision.condensation.convnet import fresh
 from cl_vision.condensation.loop import condense_images
-from cl_vision.condensation.real_images import RealImages
+from cl_vision.condensation.real_images import RealImages, require_per_class
 from cl_vision.condensation.rehearsal import RehearsalMemory, distil_step, forgetting
-from cl_vision.condensation.selection import select
-from cl_vision.condensation.setting import loop_of, real_of
+from cl_vision.condensation.selection import Selection, select
+from cl_vision.condensation.setting import loop_of, network_builder, real_of
 
 __all__ = ["Study", "Task", "study"]
 
@@ -69,7 +68,9 @@ def study(config: ContinualConfig) -> Study:
     sources = [_source(config, data) for data in config.sources]
     _require_alike(config, sources)
     classes = tuple(dict.fromkeys(name for train, _, _ in sources for name in train.classes))
+    first = sources[0][0]
     digits = all(is_digits for _, _, is_digits in sources)
+    options = _options(config, first.size, first.channels, digits=digits)
     metrics: dict[str, float] = {}
     rows: list[dict[str, object]] = []
     curves: dict[str, list[float]] = {}
@@ -78,7 +79,7 @@ def study(config: ContinualConfig) -> Study:
         tasks = _tasks(config, sources, classes, order)
         for memory in config.memories:
             found.setdefault(memory, []).append(
-                _one_order(config, memory, tasks, len(classes), order, digits=digits)
+                _one_order(config, options, memory, tasks, len(classes), order)
             )
     for name, results in found.items():
         averages = [statistics.mean(curve) for curve, _ in results]
@@ -132,6 +133,7 @@ def _require_alike(
                 f"pixels, but {config.sources[0]} has {first.channels} of {first.size[0]} x "
                 f"{first.size[1]}: give --channels and --image_size"
             )
+        require_per_class(train, config.ipc, f"--data {name}: --ipc")
     if len(sources) == 1 and len(first.classes) < 2 * config.steps:
         raise InputError(
             f"--steps {config.steps}: {len(first.classes)} classes cannot come in that many steps "
@@ -171,14 +173,18 @@ def _task(train: RealImages, test: RealImages, classes: tuple[str, ...]) -> Task
 
 
 def _one_order(
-    config: ContinualConfig, name: str, tasks: list[Task], number: int, order: int, *, digits: bool
+    config: ContinualConfig,
+    options: CondenseConfig,
+    name: str,
+    tasks: list[Task],
+    number: int,
+    order: int,
 ) -> tuple[list[float], float]:
     """Accuracy of everything seen after each step, and what was forgotten."""
-    size = (tasks[0].x.shape[2], tasks[0].x.shape[3])
-    depth = config.depth or (2 if min(size) < 16 else 3)
-    build = partial(ConvNet, tasks[0].x.shape[1], number, size, width=config.width, depth=depth)
+    x = tasks[0].x
+    build = network_builder(options, x.shape[1], number, (x.shape[2], x.shape[3]))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, 8, order))
-    fill = _filler(config, name, size, depth, generator, digits=digits)
+    fill = _filler(options, name, generator)
     memory = RehearsalMemory(config.ipc, fill)
     curve: list[float] = []
     each: list[list[float]] = []
@@ -226,21 +232,27 @@ def _right(networks: list[nn.Module], task: Task, seen: Tensor) -> Tensor:
 
 
 def _filler(
-    config: ContinualConfig,
-    name: str,
-    size: tuple[int, int],
-    depth: int,
-    generator: torch.Generator,
-    *,
-    digits: bool,
+    options: CondenseConfig, name: str, generator: torch.Generator
 ) -> Callable[[Tensor, Tensor, int], Tensor]:
-    if name != "condensed":
-        how = "random" if name == "random" else "herding"
+    """What fills a memory of a name from the images of a task."""
+    how: Selection = "herding" if name == "herding" else "random"
 
-        def choose(x: Tensor, y: Tensor, budget: int) -> Tensor:
-            return x[select(how, x.flatten(1), y, budget, generator)]  # type: ignore[arg-type]
+    def choose(x: Tensor, y: Tensor, budget: int) -> Tensor:
+        return x[select(how, x.flatten(1), y, budget, generator)]
 
-        return choose
+    def condense(x: Tensor, y: Tensor, budget: int) -> Tensor:
+        number, size = int(y.max()) + 1, (x.shape[2], x.shape[3])
+        build = network_builder(options, x.shape[1], number, size)
+        loop = loop_of(options, None)
+        return condense_images(x, y, choose(x, y, budget), build, loop, generator)
+
+    return condense if name == "condensed" else choose
+
+
+def _options(
+    config: ContinualConfig, size: tuple[int, int], channels: int, *, digits: bool
+) -> CondenseConfig:
+    """The options of condensation, complete; refuses a size and a depth that do not fit."""
     options = CondenseConfig(
         data="task",
         out=Path(),
@@ -248,16 +260,8 @@ def _filler(
         ipc=config.ipc,
         outer_loop=config.outer_loop,
         width=config.width,
-        depth=depth,
+        depth=config.depth,
         real_batch=config.real_batch,
-    )
-    loop = loop_of(options.filled(size, digits=digits), None)
-
-    def condense(x: Tensor, y: Tensor, budget: int) -> Tensor:
-        start = x[select("random", x.flatten(1), y, budget, generator)]
-        build = partial(
-            ConvNet, x.shape[1], int(y.max()) + 1, size, width=config.width, depth=depth
-        )
-        return condense_images(x, y, start, build, loop, generator)
-
-    return condense
+    ).filled(size, digits=digits)
+    network_builder(options, channels, 2, size)
+    return options

@@ -43,7 +43,7 @@ def condense(config: CondenseConfig) -> Outcome:
         images.train_and_test(config.test_share, seed=config.seed)[0], size=config.size
     )
     require_per_class(real, config.ipc, "--ipc")
-    config = config.filled(real.size, digits=images.is_digits)
+    given, config = config, config.filled(real.size, digits=images.is_digits)
     build = network_builder(config, real.channels, len(real.classes), real.size)
     device = best_device() if config.trainer.accelerator in ("auto", "gpu") else torch.device("cpu")
     chunk = None
@@ -58,6 +58,7 @@ def condense(config: CondenseConfig) -> Outcome:
     ) as run:
         plan = estimate(real, build, loop, config.ipc, device)
         if config.trainer.progress:
+            tell(config.told(given))
             tell(str(plan))
         generator = torch.Generator().manual_seed(derive_seed(config.seed, 1))
         start = start_images(real, config.ipc, config.initialise, generator)

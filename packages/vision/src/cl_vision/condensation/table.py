@@ -9,10 +9,11 @@ __all__ = [
     "MATCHING",
     "OPERATIONS",
     "PRESETS",
+    "PUBLISHED",
     "STRATEGY",
     "Matching",
+    "nearest_published",
     "parse_strategy",
-    "published",
 ]
 
 OPERATIONS = (
@@ -62,16 +63,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What is not given comes from here; ``None`` is the published number for the images a class."""
 
-_PUBLISHED = {1: (10, 5), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+PUBLISHED = {1: (10, 5), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Images a class -> matching steps a network, and its epochs between two of them."""
 
 
-def published(ipc: int) -> tuple[int, int]:
-    """Matching steps a network and its epochs between two, of the nearest published number.
-
-    Of two as near it is the smaller.
-    """
-    return _PUBLISHED[min(_PUBLISHED, key=lambda known: (abs(known - ipc), known))]
+def nearest_published(ipc: int) -> int:
+    """The nearest published number of images a class; of two as near the smaller."""
+    return min(PUBLISHED, key=lambda known: (abs(known - ipc), known))
 
 
 def parse_strategy(strategy: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +19,10 @@ from cl_vision.condensation.table import (
     DIGIT_STRATEGY,
     MATCHING,
     PRESETS,
+    PUBLISHED,
     STRATEGY,
+    nearest_published,
     parse_strategy,
-    published,
 )
 
 __all__ = ["CondenseConfig", "LabelledData", "require_strategy"]
@@ -196,7 +197,7 @@ class CondenseConfig(LabelledData):
             OptionError: If a warm-up is longer than its loop.
         """
         preset = PRESETS[self.preset]
-        steps, epochs = published(self.ipc)
+        steps, epochs = PUBLISHED[nearest_published(self.ipc)]
         outer = self.outer_loop or preset["outer_loop"]
         inner = self.inner_loop or steps
         network_epochs = self.network_epochs
@@ -221,3 +222,13 @@ class CondenseConfig(LabelledData):
                     f"{name}_warmup must be at most {name}_loop, {length}, got {warmup}"
                 )
         return made
+
+    def told(self, given: CondenseConfig) -> str:
+        """What :meth:`filled` made of the options that were left open, in a line."""
+        open_ = [f.name for f in fields(self) if getattr(given, f.name) is None]
+        filled = {name: getattr(self, name) for name in open_ if getattr(self, name) is not None}
+        line = ", ".join(f"{name} {value}" for name, value in filled.items())
+        nearest = nearest_published(self.ipc)
+        if nearest != self.ipc and "inner_loop" in filled:
+            line += f" (inner_loop as published for {nearest} images a class)"
+        return f"options left open: {line or 'none'}"
