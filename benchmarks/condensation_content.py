@@ -55,18 +55,19 @@ def data(a: float, b: float, seed: int) -> Split:
     others = others / others.norm(dim=1, keepdim=True)
     x = x + a * shared / shared.norm()
     x = x + b * torch.randn(len(x), DIRECTIONS, generator=generator) @ others
+    x = x.view(-1, 1, 8, 8)
     return x[:1000], y[:1000], x[1000:], y[1000:]
 
 
 def network() -> nn.Module:
     """Build the network; its weights are drawn anew by who uses it."""
-    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
 def made(name: str, x: Tensor, y: Tensor, seed: int) -> Tensor:
     """Give one vector a class."""
     generator = torch.Generator().manual_seed(derive_seed(seed, 2))
-    start = x[select("random", x, y, 1, generator)]
+    start = x[select("random", x.flatten(1), y, 1, generator)]
     if name == "random":
         return start
     if name == "class means":

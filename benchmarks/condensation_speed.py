@@ -192,7 +192,7 @@ def main() -> None:
         "|---|---|---|---|---|",
         *step_rows(options.rounds),
         "",
-        "Growth of the peak of memory in a step, MB, at 10 images a class (in a process of its own,",
+        "Growth of the peak of memory in a step, MB, at 10 images a class (in its own process,",
         "after a step of two images a class, which loads PyTorch's kernels):",
         "",
         "| method | classes | straightforward | ours |",

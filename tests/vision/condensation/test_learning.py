@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from statistics import fmean
 
 import pytest
@@ -20,7 +19,7 @@ from cl_vision.condensation.setting import open_labelled
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +37,10 @@ def test_contrast_keeps_what_class_by_class_matching_loses(digits):
         x = side.pixels.flatten(1).float()
         x = (x - digits[0].pixels.flatten(1).float().mean(0)) / 0.28
         amounts = torch.randn(len(x), 4, generator=generator)
-        parts.append(x + 10 * shared + 2 * amounts @ torch.stack(others))
+        x = x + 10 * shared + 2 * amounts @ torch.stack(others)
+        parts.append(x.view(-1, 1, 8, 8))
     (x, x_test), (y, y_test) = parts, (side.labels for side in digits)
-    start = x[select("random", x, y, 1, generator)]
+    start = x[select("random", x.flatten(1), y, 1, generator)]
     sets = {"random": start}
     for name, contrast in (("DC", False), ("DCC", True)):
         loop = Loop(outer_loop=20, outer_warmup=0, contrast=contrast, real_batch=64)
@@ -62,13 +62,10 @@ def test_networks_trained_together_are_those_trained_alone(digits):
     rows = select("random", torch.zeros(len(train), 1), train.labels, 1, torch.Generator())
     sets = [(train.take(rows), labels)] * 3
 
-    def build() -> nn.Module:
-        return nn.Sequential(nn.Flatten(), mlp())
-
     for strategy in ("", "crop_scale_rotate", "color_cutout_flip"):
         recipe = Recipe(epochs=8, strategy=strategy)
-        together = train_networks(build, sets, recipe, seeds=(5, 6, 7))
-        alone = train_networks(build, sets, recipe, seeds=(5, 6, 7), together=False)
+        together = train_networks(mlp, sets, recipe, seeds=(5, 6, 7))
+        alone = train_networks(mlp, sets, recipe, seeds=(5, 6, 7), together=False)
         x = test.take(torch.arange(50))
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a(x), b(x), rtol=1e-4, atol=1e-5)
@@ -76,15 +73,18 @@ def test_networks_trained_together_are_those_trained_alone(digits):
 
 
 def test_the_rate_falls_once_and_the_momentum_is_forgotten():
-    x, y = torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([0, 1])
-    build = partial(nn.Sequential, nn.Flatten(), nn.Linear(1, 2))
+    x, y = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1), torch.tensor([0, 1])
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+
     (network,) = train_networks(build, [(x, y)], Recipe(epochs=4), seeds=[3])
     (again,) = train_networks(build, [(x, y)], Recipe(epochs=0, lr=0.0), seeds=[3])
     weight, bias = (p.detach().clone() for p in again.parameters())
     speeds = [torch.zeros_like(weight), torch.zeros_like(bias)]
     for epoch in range(5):  # E + 1 run; after epoch E // 2 + 1 = 3 the rate is a tenth
-        p = (x[:, 0] @ weight.T + bias).softmax(1) - nn.functional.one_hot(y)
-        slopes = [p.T @ x[:, 0] / 2, p.mean(0)]
+        p = (x.flatten(1) @ weight.T + bias).softmax(1) - nn.functional.one_hot(y)
+        slopes = [p.T @ x.flatten(1) / 2, p.mean(0)]
         if epoch == 4:
             speeds = [torch.zeros_like(s) for s in speeds]
         speeds = [
@@ -92,15 +92,15 @@ def test_the_rate_falls_once_and_the_momentum_is_forgotten():
         ]
         lr = 0.001 if epoch == 4 else 0.01
         weight, bias = weight - lr * speeds[0], bias - lr * speeds[1]
-    torch.testing.assert_close(list(network.parameters())[0].detach(), weight)
-    torch.testing.assert_close(list(network.parameters())[1].detach(), bias)
+    for parameter, expected in zip(network.parameters(), (weight, bias), strict=True):
+        torch.testing.assert_close(parameter.detach(), expected)
 
 
 def test_real_images_that_stand_for_a_class():
     x = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])  # mean 3.2
     assert nearest_to_mean(x, 2).tolist() == [3, 2]
-    # 3 is nearest; then of (3 + x) / 2 that with 3 again is taken, so with 2: 2.5, or 10: 6.5.
-    assert herding(x, 3).tolist() == [3, 2, 4]
+    # 3 is nearest; (3 + x) / 2 is at 2 nearest to 3.2, and (3 + 2 + x) / 3 at 1, not at 10.
+    assert herding(x, 3).tolist() == [3, 2, 1]
     assert sorted(nearest_to_centroids(x, 2, 0).tolist()) in ([1, 4], [2, 4])
     labels = torch.tensor([0, 0, 1, 1, 1])
     rows = select("random", x, labels, 2, torch.Generator().manual_seed(0))
@@ -137,7 +137,10 @@ def test_forgetting_is_what_was_lost_of_the_best():
 def test_the_kernel_stands_still_where_nothing_is_learned():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 1, 2, 2, generator=generator)
-    build = partial(nn.Sequential, nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
     options = {"epochs": 6, "every": 3, "generator": generator}
     still = kernel_velocity(build, x, torch.tensor([0, 1, 0, 1]), x, lr=0.0, **options)
     assert still == pytest.approx([0, 0], abs=1e-6)
