@@ -311,23 +311,22 @@ def demo(config: DemoConfig) -> Outcome:
         Figures as of `evaluate`, with those of ``rotation`` and ``brightness``, under the name of
         each method; as of `assess` under ``condensation``.
     """
-    from cl_vision.condensation.demo import condensation_demo
+    from cl_vision.condensation import demo as page_two
+    from cl_vision.condensation.pipeline import condense
     from cl_vision.digits_demo import demo_runs, write_demo
 
     runs = demo_runs(config)
-    for options in runs:
-        pretrain(options)
-    trained = load_runs(*(options.out for options in runs))
+    for one in runs:
+        pretrain(one)
+    trained = load_runs(*(one.out for one in runs))
     with Run.create(config.out / "report", config, overwrite=config.overwrite) as run:
         metrics, lines = write_demo(run, trained, seed=config.seed)
         run.save_metrics(metrics)
-    condensed, table = condensation_demo(
-        config.out,
-        epochs=config.epochs,
-        seed=config.seed,
-        overwrite=config.overwrite,
-        trainer=config.trainer,
-    )
+    options, trial = page_two.demo_options(config)
+    condense(options)
+    with Run.create(config.out / "condensation", trial, overwrite=config.overwrite) as run:
+        condensed, table = page_two.write_demo(run, options.out, trial)
+        run.save_metrics(condensed)
     metrics |= {f"condensation/{name}": value for name, value in condensed.items()}
     return Outcome(
         out=config.out,

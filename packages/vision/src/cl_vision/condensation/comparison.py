@@ -20,7 +20,7 @@ from cl_vision.condensation.condensed_set import CondensedSet, load_condensed
 from cl_vision.condensation.config import AssessConfig, CondenseConfig
 from cl_vision.condensation.real_images import RealImages, require_per_class
 from cl_vision.condensation.selection import Selection, select
-from cl_vision.condensation.setting import network_builder, real_of
+from cl_vision.condensation.setting import complete, network_builder, real_of
 
 __all__ = ["Comparison", "compare"]
 
@@ -64,9 +64,8 @@ def compare(config: AssessConfig) -> Comparison:
     notes: list[str] = []
     budgets = {"": Recipe(epochs=config.epochs)}
     if config.augmented_epochs:
-        strategy = config.augmentation
-        if strategy == "siamese":
-            strategy = cast(str, filled.strategy)
+        siamese = config.augmentation == "siamese"
+        strategy = cast(str, filled.strategy) if siamese else config.augmentation
         budgets["augmented/"] = Recipe(epochs=config.augmented_epochs, strategy=strategy)
     for place, architecture in enumerate(config.architectures):
         build = _build(architecture, filled, train)
@@ -102,7 +101,7 @@ def compare(config: AssessConfig) -> Comparison:
 
 
 def _filled(options: dict[str, Any], size: tuple[int, int], *, digits: bool) -> CondenseConfig:
-    return CondenseConfig(**options).filled(size, digits=digits)
+    return complete(CondenseConfig(**options), size, digits=digits)
 
 
 def _build(architecture: Architecture, filled: CondenseConfig, train: RealImages) -> Any:

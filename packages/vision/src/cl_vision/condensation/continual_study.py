@@ -20,7 +20,7 @@ from cl_vision.condensation.loop import condense_images
 from cl_vision.condensation.real_images import RealImages, require_per_class
 from cl_vision.condensation.rehearsal import RehearsalMemory, distil_step, forgetting
 from cl_vision.condensation.selection import Selection, select
-from cl_vision.condensation.setting import loop_of, network_builder, real_of
+from cl_vision.condensation.setting import complete, loop_of, network_builder, real_of
 
 __all__ = ["Study", "Task", "study"]
 
@@ -262,6 +262,7 @@ def _options(
         width=config.width,
         depth=config.depth,
         real_batch=config.real_batch,
-    ).filled(size, digits=digits)
+    )
+    options = complete(options, size, digits=digits)
     network_builder(options, channels, 2, size)
     return options

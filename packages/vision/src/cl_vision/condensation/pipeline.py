@@ -16,7 +16,14 @@ from cl_vision.condensation.chunks import default_chunk
 from cl_vision.condensation.config import AssessConfig, CondenseConfig, ContinualConfig
 from cl_vision.condensation.convnet import fresh
 from cl_vision.condensation.real_images import load_real, require_per_class
-from cl_vision.condensation.setting import loop_of, network_builder, open_labelled, start_images
+from cl_vision.condensation.setting import (
+    complete,
+    left_open,
+    loop_of,
+    network_builder,
+    open_labelled,
+    start_images,
+)
 
 __all__ = ["assess", "condense", "continual"]
 
@@ -43,7 +50,7 @@ def condense(config: CondenseConfig) -> Outcome:
         images.train_and_test(config.test_share, seed=config.seed)[0], size=config.size
     )
     require_per_class(real, config.ipc, "--ipc")
-    given, config = config, config.filled(real.size, digits=images.is_digits)
+    given, config = config, complete(config, real.size, digits=images.is_digits)
     build = network_builder(config, real.channels, len(real.classes), real.size)
     device = best_device() if config.trainer.accelerator in ("auto", "gpu") else torch.device("cpu")
     chunk = None
@@ -58,7 +65,7 @@ def condense(config: CondenseConfig) -> Outcome:
     ) as run:
         plan = estimate(real, build, loop, config.ipc, device)
         if config.trainer.progress:
-            tell(config.told(given))
+            tell(left_open(given, config))
             tell(str(plan))
         generator = torch.Generator().manual_seed(derive_seed(config.seed, 1))
         start = start_images(real, config.ipc, config.initialise, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,73 @@ from cl_vision.condensation.convnet import ConvNet
 from cl_vision.condensation.loop import Loop
 from cl_vision.condensation.real_images import RealImages, load_real
 from cl_vision.condensation.selection import select
-from cl_vision.condensation.table import MATCHING
+from cl_vision.condensation.table import (
+    DIGIT_STRATEGY,
+    MATCHING,
+    PRESETS,
+    PUBLISHED,
+    STRATEGY,
+    nearest_published,
+)
 from cl_vision.data import Images, open_images
 
-__all__ = ["loop_of", "network_builder", "open_labelled", "real_of", "start_images"]
+__all__ = [
+    "complete",
+    "left_open",
+    "loop_of",
+    "network_builder",
+    "open_labelled",
+    "real_of",
+    "start_images",
+]
+
+
+def complete(config: CondenseConfig, size: tuple[int, int], *, digits: bool) -> CondenseConfig:
+    """The options with what was left open filled in.
+
+    Args:
+        config: As given.
+        size: Height and width of the images.
+        digits: Whether these are digits, which do not survive a flip.
+
+    Raises:
+        OptionError: If a warm-up is longer than its loop.
+    """
+    preset = PRESETS[config.preset]
+    steps, epochs = PUBLISHED[nearest_published(config.ipc)]
+    outer = config.outer_loop or preset["outer_loop"]
+    inner = config.inner_loop or steps
+    network_epochs = config.network_epochs
+    if network_epochs is None:
+        network_epochs = preset["network_epochs"] or epochs
+    made = replace(
+        config,
+        outer_loop=outer,
+        inner_loop=inner,
+        network_epochs=network_epochs,
+        outer_warmup=round(outer / 4) if config.outer_warmup is None else config.outer_warmup,
+        inner_warmup=min(10, inner) if config.inner_warmup is None else config.inner_warmup,
+        width=config.width or preset["width"],
+        depth=config.depth or (2 if min(size) < 16 else 3),
+        real_batch=config.real_batch or preset["real_batch"],
+        strategy=config.strategy or (DIGIT_STRATEGY if digits else STRATEGY),
+    )
+    for name in ("outer", "inner"):
+        warmup, length = getattr(made, f"{name}_warmup"), getattr(made, f"{name}_loop")
+        if warmup > length:
+            raise OptionError(f"{name}_warmup must be at most {name}_loop, {length}, got {warmup}")
+    return made
+
+
+def left_open(given: CondenseConfig, made: CondenseConfig) -> str:
+    """What :func:`complete` made of the options that were left open, in a line."""
+    open_ = [f.name for f in fields(made) if getattr(given, f.name) is None]
+    filled = {name: getattr(made, name) for name in open_ if getattr(made, name) is not None}
+    line = ", ".join(f"{name} {value}" for name, value in filled.items())
+    nearest = nearest_published(made.ipc)
+    if nearest != made.ipc and "inner_loop" in filled:
+        line += f" (inner_loop as published for {nearest} images a class)"
+    return f"options left open: {line or 'none'}"
 
 
 def network_builder(

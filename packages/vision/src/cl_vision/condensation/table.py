@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from cl_core.checks import OptionError
+
 __all__ = [
     "DIGIT_STRATEGY",
     "MATCHING",
@@ -14,6 +16,7 @@ __all__ = [
     "Matching",
     "nearest_published",
     "parse_strategy",
+    "require_strategy",
 ]
 
 OPERATIONS = (
@@ -86,3 +89,16 @@ def parse_strategy(strategy: str) -> list[str]:
             f"{', '.join(OPERATIONS)} by _"
         )
     return names
+
+
+def require_strategy(strategy: str | None) -> None:
+    """Refuse a strategy of unknown operations; an empty one is none.
+
+    Raises:
+        OptionError: Naming what there is.
+    """
+    if strategy:
+        try:
+            parse_strategy(strategy)
+        except ValueError as error:
+            raise OptionError(str(error)) from error

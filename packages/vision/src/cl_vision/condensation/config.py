@@ -1,18 +1,134 @@
-"""The options of the commands that try a condensed set: `assess`, `continual` (no imports)."""
+"""The options of condensation: `condense`, `assess`, `continual` (standard library only)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cl_core.checks import OptionError, require_at_least, require_positive
+from cl_core.checks import (
+    OptionError,
+    require_at_least,
+    require_one_of,
+    require_positive,
+    require_rate,
+)
 from cl_core.commands.options import Options
-from cl_vision.condensation.config.condense import require_strategy
+from cl_core.config import TrainerConfig
+from cl_vision.condensation.options import LabelledData
+from cl_vision.condensation.table import MATCHING, require_strategy
 
-__all__ = ["Architecture", "AssessConfig", "ContinualConfig"]
+__all__ = ["Architecture", "AssessConfig", "CondenseConfig", "ContinualConfig"]
 
 Architecture = Literal["mlp", "convnet", "lenet", "alexnet", "vgg11", "resnet18"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondenseConfig(LabelledData):
+    """Learn a few images a class that train a network in place of all of them.
+
+    Args:
+        out: Run directory to write.
+        method: `dc` matches gradients class by class, `dcc` of all classes at once; `dsa` and
+            `dsac` are the same with siamese augmentation.
+        ipc: Images a class.
+        preset: What is not given below: `cpu-smoke` (seconds to minutes), `cpu`, or `gpu-paper`
+            (published numbers).
+        outer_loop: Networks the images are matched on.
+        inner_loop: Matching steps on each; by default as published for `ipc`.
+        network_epochs: Epochs of a network on the set between two steps.
+        outer_warmup: Outer iterations in which `dcc` and `dsac` start class by class; by default a
+            quarter.
+        inner_warmup: Steps of each of these that are class by class; by default 10, or all if there
+            are fewer.
+        width: Channels of the network.
+        depth: Its blocks, each of which halves the image; by default 3, for images below 16 pixels
+            2.
+        norm: Of the network.
+        activation: Of the network.
+        pooling: Of the network.
+        metric: Of the gradient distance: `ours` is that of the papers.
+        initialise: Start from `real` images at random, from `noise`, or from real images near the
+            centres of `kmeans`.
+        strategy: Operations of `dsa` and `dsac`; by default all, without `flip` for digits.
+        image_lr: Step size of the images.
+        image_momentum: Of the images.
+        network_lr: Step size of the networks.
+        real_batch: Real images a class and step; all of a class that has fewer.
+        train_batch: Images of the set a step of a network.
+        real_chunk: Real images computed at a time; changes memory and time only.
+        syn_chunk: Synthetic images computed at a time; changes memory and time only.
+        clamp: Keep pixels in the range of pictures.
+        time_budget: Seconds after which to stop, with valid results; `--resume` goes on.
+        resume: Continue the run in `out`.
+        overwrite: Replace the run in `out`.
+        trainer: Device, precision, checkpoints.
+    """
+
+    out: Path
+    method: Literal["dc", "dsa", "dcc", "dsac"] = "dcc"
+    ipc: int = 1
+    preset: Literal["cpu-smoke", "cpu", "gpu-paper"] = "cpu"
+    outer_loop: int | None = None
+    inner_loop: int | None = None
+    network_epochs: int | None = None
+    outer_warmup: int | None = None
+    inner_warmup: int | None = None
+    width: int | None = None
+    depth: int | None = None
+    norm: Literal["none", "batch", "layer", "instance", "group"] = "instance"
+    activation: Literal["sigmoid", "relu", "leakyrelu"] = "relu"
+    pooling: Literal["max", "avg", "none"] = "avg"
+    metric: Literal["ours", "mse", "cos"] = "ours"
+    initialise: Literal["real", "noise", "kmeans"] = "real"
+    strategy: str | None = None
+    image_lr: float = 0.1
+    image_momentum: float = 0.5
+    network_lr: float = 0.01
+    real_batch: int | None = None
+    train_batch: int = 256
+    real_chunk: int | None = None
+    syn_chunk: int | None = None
+    clamp: bool = False
+    time_budget: float | None = None
+    resume: bool = False
+    overwrite: bool = False
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("method", self.method, tuple(MATCHING))
+        require_at_least(
+            1,
+            ipc=self.ipc,
+            outer_loop=self.outer_loop,
+            inner_loop=self.inner_loop,
+            width=self.width,
+            real_batch=self.real_batch,
+            train_batch=self.train_batch,
+            real_chunk=self.real_chunk,
+            syn_chunk=self.syn_chunk,
+        )
+        require_at_least(
+            0,
+            network_epochs=self.network_epochs,
+            outer_warmup=self.outer_warmup,
+            inner_warmup=self.inner_warmup,
+        )
+        if self.depth is not None and not 1 <= self.depth <= 4:
+            raise OptionError(f"depth must be from 1 to 4, got {self.depth}")
+        require_positive(
+            image_lr=self.image_lr, network_lr=self.network_lr, time_budget=self.time_budget
+        )
+        require_rate(image_momentum=self.image_momentum)
+        require_strategy(self.strategy)
+        if self.trainer.devices not in ("auto", 1) or self.trainer.num_nodes != 1:
+            raise OptionError("trainer.devices must be 1: a set is condensed on one device")
+        if self.trainer.precision.startswith("16"):
+            raise OptionError(
+                "trainer.precision must be 32-true, 64-true or bf16-mixed: second derivatives "
+                "leave the range of 16-bit floats"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
