@@ -27,7 +27,8 @@ def test_the_name_spells_the_widths():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet-", "resnet-0-4", "resnet-16-", "resnet-16-x", "resnet-16--4", "resnet"]
+    "name",
+    ["resnet-", "resnet-0-4", "resnet-16-", "resnet-16-x", "resnet-16--4", "resnet", "resnet-pool"],
 )
 def test_a_name_without_widths_is_refused_as_unknown(name):
     assert small_resnet_widths(name) is None
@@ -47,6 +48,23 @@ def test_large_images_take_the_stem_of_stride_two():
         for s in (64, 96)
     )
     assert (small.shape[-1], large.shape[-1]) == (48, 24)
+
+
+def test_pooling_behind_the_stem_is_part_of_the_name():
+    x = images(channels=3, size=64)
+    plain, pooled, cifar = (
+        build_backbone(name, stem=stem)
+        for name, stem in (
+            ("resnet-4-8", "imagenet"),
+            ("resnet-pool-4-8", "imagenet"),
+            ("resnet-pool-4-8", "cifar"),
+        )
+    )
+    maps = [net.forward_features(x).shape[1:] for net in (plain, pooled, cifar)]
+    assert maps == [(8, 16, 16), (8, 8, 8), (8, 32, 32)]
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {
+        k: v.shape for k, v in pooled.state_dict().items()
+    }
 
 
 def test_residual_branches_start_at_zero_if_asked():

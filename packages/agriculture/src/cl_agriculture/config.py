@@ -149,7 +149,7 @@ class PretrainConfig(DataOptions):
         claws: The contrast.
         image_size: Edge of a view in pixels.
         backbone: A ResNet of torchvision, any model of timm, or `resnet-16-32-64-128`: a small one
-            of these widths.
+            of these widths; `resnet-pool-16-32-64-128` pools behind the stem.
         stem: `cifar` is a 3x3 convolution without pooling, `imagenet` the library's own; `auto` by
             the image size.
         weights: Weights to start from: a file, or a folder or run that holds an encoder.

@@ -19,10 +19,12 @@ def small_resnet_widths(name: str) -> tuple[int, ...] | None:
     Example:
         >>> small_resnet_widths("resnet-16-32-128"), small_resnet_widths("resnet18")
         ((16, 32, 128), None)
+        >>> small_resnet_widths("resnet-pool-16-32")
+        (16, 32)
     """
-    if not re.fullmatch(r"resnet(-[1-9]\d{0,4})+", name):
+    if not re.fullmatch(r"resnet(-pool)?(-[1-9]\d{0,4})+", name):
         return None
-    return tuple(int(width) for width in name.split("-")[1:])
+    return tuple(int(width) for width in name.removeprefix("resnet-pool").split("-")[1:])
 
 
 class SmallResNet(nn.Module):
@@ -31,11 +33,14 @@ class SmallResNet(nn.Module):
     The stem is a 3x3 convolution of stride 2 without pooling, to which
     ``build_backbone(stem="cifar")`` gives stride 1. Every later stage halves the resolution; the
     mean over the positions is the representation. The parts bear torchvision's names.
+    ``resnet-pool-16-32`` is the name of one with max-pooling behind the stem.
 
     Args:
         widths: Channels of each stage; the stem has as many as the first.
         in_channels: Channels of an image.
         zero_init_residual: Start the residual branches at zero (Goyal et al. 2017).
+        pool: Halve the resolution once more behind the stem, as torchvision's ResNets do: a third
+            of the time.
 
     Raises:
         ValueError: If there is no width.
@@ -43,7 +48,12 @@ class SmallResNet(nn.Module):
     """
 
     def __init__(
-        self, widths: tuple[int, ...], *, in_channels: int = 3, zero_init_residual: bool = False
+        self,
+        widths: tuple[int, ...],
+        *,
+        in_channels: int = 3,
+        zero_init_residual: bool = False,
+        pool: bool = False,
     ) -> None:
         super().__init__()
         if not widths:
@@ -57,7 +67,7 @@ class SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
         width = widths[0]
         self.stages = []
         for number, planes in enumerate(widths, start=1):

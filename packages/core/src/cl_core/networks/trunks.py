@@ -112,7 +112,12 @@ def create_trunk(
             net.conv1 = _first_conv(in_channels, net.conv1.out_channels, 7, stride=2)
         return Trunk(net, width, ("conv1",), ("fc",))
     if widths := small_resnet_widths(name):
-        net = SmallResNet(widths, in_channels=in_channels, zero_init_residual=zero_init_residual)
+        net = SmallResNet(
+            widths,
+            in_channels=in_channels,
+            zero_init_residual=zero_init_residual,
+            pool=name.startswith("resnet-pool"),
+        )
         return Trunk(net, net.out_features, ("conv1",), ("fc",))
     name = name.removeprefix("timm/")
     timm = _library("timm")
