@@ -166,9 +166,7 @@ class CLAWS(L.LightningModule):
         self.optimization = optimization
 
     def training_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
-        # channels last: with few channels convolutions then take two thirds of the time on a CPU
-        images = torch.cat(list(batch.views)).contiguous(memory_format=torch.channels_last)
-        h = self.encoder(images)
+        h = self.encoder(torch.cat(list(batch.views)))
         z1, z2 = self.head(h).chunk(2)
         weak = torch.as_tensor(batch.label)
         options: dict[str, Any] = {"temperature": self.temperature, "gather": True}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from cl_agriculture.attention.maker import MaskMaker
 from cl_agriculture.attention.store import MaskStore
 from cl_core.errors import InputError
-from cl_core.images import DecodeCache, ImageDataset, ImageTable, Sample, list_images
-from cl_core.loader import make_loader
+from cl_core.images import ImageDataset, Sample, collection, loaders
+from cl_core.images.loaders import evaluation_loader
 from cl_core.orders import Balanced
 
 __all__ = [
@@ -37,11 +36,10 @@ View = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Plants:
-    """Images to work on, not yet in any view.
+class Plants(collection.Images):
+    """Images to work on, with their masks; see :class:`cl_core.images.Images`.
 
     Attributes:
-        dataset: Decodes each image.
         maker: The rule of their masks; ``None`` where there are none.
         store: The masks.
     """
@@ -50,54 +48,15 @@ class Plants:
     maker: MaskMaker | None = None
     store: MaskStore | None = None
 
-    @property
-    def table(self) -> ImageTable:
-        """Files, weak labels, splits, and the manifest's other columns."""
-        return self.dataset.table
-
-    @property
-    def labels(self) -> Tensor:
-        """Weak label of each image ``(n,)``, -1 for none."""
-        return torch.from_numpy(self.table.labels)
-
-    @property
-    def names(self) -> list[str]:
-        """File of each image, relative to the folder."""
-        return [self.table.name(row) for row in range(len(self))]
-
-    @property
-    def class_names(self) -> list[str | None]:
-        """Name of each image's weak label."""
-        classes = self.table.classes
-        return [classes[k] if k >= 0 else None for k in self.table.labels.tolist()]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def select(self, rows: Iterable[int] | NDArray[np.int64]) -> Plants:
         """The images of some rows, numbered anew."""
-        return self._of(self.table.select(rows))
+        return super().select(rows)._with_masks()
 
-    def rows_of(self, *splits: str) -> NDArray[np.int64]:
-        """The rows filed under one of these splits; none without splits."""
+    def testing(self) -> Plants:
+        """Those filed under ``test``, else ``val``; none without splits."""
         filed = self.table.splits or ()
-        return np.array([row for row, name in enumerate(filed) if name in splits], dtype=np.int64)
-
-    def training_rows(self) -> NDArray[np.int64]:
-        """The rows filed under ``train``, or all if nothing is filed.
-
-        Raises:
-            InputError: If there are splits but no ``train``.
-        """
-        if self.table.splits is None:
-            return np.arange(len(self))
-        self.table.of_split("train")  # refused with the names there are
-        return self.rows_of("train")
-
-    def test_rows(self) -> NDArray[np.int64]:
-        """The rows filed under ``test``, else ``val``; none without splits."""
-        rows = self.rows_of("test")
-        return rows if len(rows) else self.rows_of("val")
+        split = "test" if "test" in filed else "val"
+        return self.select([row for row, name in enumerate(filed) if name == split])
 
     def masked(self, maker: MaskMaker, root: Path, *, threads: int = 2) -> Plants:
         """The same images with their masks, made where they are not in the store at ``root``.
@@ -106,7 +65,6 @@ class Plants:
             InputError: If a mask cannot be made, or no mask can be used.
         """
         store = MaskStore.of(root, self.table, maker, threads=threads)
-        plants = replace(self, maker=maker, store=store)
         reasons = [store.record(file).reason for file in self.table.files]
         if all(reasons):
             told = ", ".join(f"{reasons.count(r)} {r}" for r in dict.fromkeys(reasons))
@@ -120,31 +78,14 @@ class Plants:
             raise InputError(
                 f"{self.table.source}: not one of {len(self)} masks can be used ({told}); {advice}"
             )
-        return plants._of(self.table)
+        return replace(self, maker=maker, store=store)._with_masks()
 
-    def summary(self) -> list[str]:
-        """What there is, and what was left out on the way in."""
-        labelled = int((self.labels >= 0).sum())
-        told = f"{self.table.source}: {len(self):,} images"
-        if labelled:
-            kinds = len(np.unique(self.table.labels[self.table.labels >= 0]))
-            told += f", {kinds} weak labels"
-        if 0 < labelled < len(self):
-            told += f", {len(self) - labelled:,} images without one"
-        return [told, *self.table.notes]
-
-    def _of(self, table: ImageTable) -> Plants:
-        data, masks = self.dataset, None
-        if self.store is not None:
-            masks = _StoredMasks(self.store, table.files)
-        dataset = ImageDataset(
-            table,
-            channels=data.channels,
-            on_error=data.on_error,
-            cache=data.cache,
-            masks=masks,
-        )
-        return replace(self, dataset=dataset)
+    def _with_masks(self) -> Plants:
+        """With the masks by the row numbers of the table as it is now."""
+        if self.store is None:
+            return self
+        masks = _StoredMasks(self.store, self.table.files)
+        return replace(self, dataset=self.dataset.with_masks(masks))
 
 
 class _StoredMasks:
@@ -170,12 +111,24 @@ class ClassPairs(Dataset[Sample]):
 
     def __init__(self, images: ImageDataset) -> None:
         self.images = images
+        self.table = images.table
         labels = images.table.labels
         self.members: dict[int, NDArray[np.int64]] = {}
         for label in np.unique(labels[labels >= 0]):
             rows = np.flatnonzero(labels == label)
             if len(rows) > 1:
                 self.members |= dict.fromkeys(rows.tolist(), rows)
+
+    def views(self, n: int, transform: Sequence[View]) -> ClassPairs:
+        """The same pairs through a transform, which is that of both views."""
+        first, *others = transform
+        if n != 2 or others != [first]:
+            raise ValueError("a pair has two views of one kind")
+        return ClassPairs(self.images.views(1, first))
+
+    def select(self, rows: Iterable[int]) -> ClassPairs:
+        """The pairs among the images of some rows."""
+        return ClassPairs(self.images.select(rows))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -207,29 +160,25 @@ def open_plants(
 ) -> Plants:
     """List the images of a folder, a manifest, or a run of `prepare`.
 
-    Under ``on_error="skip"`` every file is decoded once, and those that cannot be are left out and
-    told in the table's notes; under ``stop`` the first of them ends the work when it is met.
-
     Args:
         data: Folder, manifest or run directory.
-        root: Folder that a manifest's paths start at.
-        labels: ``auto``, ``none``, ``folder`` (images beside class folders are unlabelled), or the
-            column of a manifest.
-        on_error: See above.
+        root: As of :func:`cl_core.images.open_images`, as for the others.
+        labels: Where weak labels come from.
+        on_error: What to do about a file that cannot be read.
         cache: Folder for a file of decoded images.
         threads: How many decode at once.
 
     Raises:
         InputError: If there is nothing to read, or an option does not suit it.
     """
-    table = _list(data, root, labels, on_error)
-    decoded = None
-    if cache is not None:
-        decoded = DecodeCache.of(_cache_file(cache, table), table, channels=3, threads=threads)
-    dataset = ImageDataset(table, channels=3, on_error=on_error, cache=decoded)
-    if on_error == "skip":
-        dataset = dataset.checked(threads=threads)
-    return Plants(dataset)
+    place = Path(data)
+    if (place / MANIFEST).is_file() and (place / "config.yaml").is_file():
+        place = place / MANIFEST
+    opened = collection.open_images(
+        place, root=root, labels=labels, on_error=on_error, cache=cache, threads=threads
+    )
+    assert isinstance(opened.dataset, ImageDataset)
+    return Plants(opened.dataset, opened.channels, opened.notes)
 
 
 def training_loader(
@@ -256,72 +205,14 @@ def training_loader(
     Raises:
         InputError: If there are fewer than two images, or fewer than a batch.
     """
-    if len(plants) < 2:
-        raise InputError(
-            f"{plants.table.source}: {len(plants)} image to train on, and a contrast needs at "
-            "least 2: give more images"
-        )
-    if len(plants) < batch_size:
-        raise InputError(
-            f"--batch_size {batch_size} is larger than the {len(plants)} images to train on: "
-            "lower it"
-        )
-    dataset: Dataset[Any]
-    dataset = plants.dataset.views(1 if pairs else 2, view)
+    images: collection.Images = plants
     if pairs:
-        dataset = ClassPairs(dataset)
-    return make_loader(
-        dataset,
+        images = collection.Images(ClassPairs(plants.dataset), plants.channels)
+    return loaders.training_loader(
+        images,
+        [view, view],
         batch_size=batch_size,
-        shuffle=True,
-        drop_last=True,
         workers=workers,
         seed=seed,
         order=Balanced(plants.table.labels) if balanced else None,
     )
-
-
-def evaluation_loader(
-    plants: Plants, view: View, *, batch_size: int, workers: int = 0
-) -> DataLoader[Any]:
-    """Make a loader that gives each image once, in order.
-
-    Args:
-        plants: All of them.
-        view: One view of each.
-        batch_size: Images a batch.
-        workers: Processes.
-    """
-    images = plants.dataset.views(1, view)
-    return make_loader(images, batch_size=batch_size, shuffle=False, workers=workers, seed=0)
-
-
-def _list(
-    data: str, root: Path | None, labels: str, on_error: Literal["stop", "skip"]
-) -> ImageTable:
-    place = Path(data)
-    if (place / MANIFEST).is_file() and (place / "config.yaml").is_file():
-        place = place / MANIFEST
-    if place.is_dir():
-        if labels not in ("auto", "folder", "none"):
-            raise InputError(
-                f"--labels {labels}: of a folder the weak labels are its sub-folders: say auto, "
-                "folder or none"
-            )
-        return list_images(place, labels=labels, on_error=on_error)
-    columns = None if labels in ("auto", "folder", "none") else {"label": labels}
-    table = list_images(place, root=root, columns=columns, on_error=on_error)
-    if labels == "none":
-        return replace(table, labels=np.full(len(table), -1, dtype=np.int64), classes=())
-    return table
-
-
-def _cache_file(folder: Path, table: ImageTable) -> Path:
-    """A file of its own for each data set."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--cache {folder}: {error.strerror or error}") from error
-    key = str(Path(table.source).resolve())
-    digest = hashlib.blake2b(key.encode(), digest_size=6).hexdigest()
-    return folder / f"{Path(table.source).stem}-{digest}.pixels"

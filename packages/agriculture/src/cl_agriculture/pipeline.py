@@ -174,7 +174,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
             everything = everything.masked(maker, root, threads=max(2, config.workers))
             summary = mask_summary(everything)
             notes, metrics = [*notes, *summary.lines], summary.metrics
-        plants = everything.select(everything.training_rows())
+        plants = everything.training()
         seed_everything(config.seed)
         training = Training.of(config, plants)
         notes += training.notes
@@ -193,7 +193,7 @@ def pretrain(config: PretrainConfig) -> Outcome:
         options: dict[str, Any] = {"batch_size": config.batch_size, "workers": config.workers}
         h = model.represent(plants, **options)
         metrics = {"train/loss": result.history[-1]["train/loss"], **metrics}
-        test = everything.select(everything.test_rows())
+        test = everything.testing()
         if bool((plants.labels >= 0).any()):
             if len(test) and bool((test.labels >= 0).any()):
                 queries = model.represent(test, **options)

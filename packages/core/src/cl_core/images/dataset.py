@@ -126,6 +126,10 @@ class ImageDataset(Dataset[Sample]):
         """The images of some rows, numbered anew."""
         return self._like(self.table.select(rows), self.transforms)
 
+    def with_masks(self, masks: str | MaskSource) -> ImageDataset:
+        """The same images, with the masks of another source, without a transform."""
+        return self._like(self.table, (), masks)
+
     def checked(self, *, threads: int = 2) -> ImageDataset:
         """Decode every file once; drop those that cannot be read, or stop at the first.
 
@@ -227,12 +231,17 @@ class ImageDataset(Dataset[Sample]):
                 f"{file}: {error}; mend it, or say on_error=skip", path=file, reason=str(error)
             ) from error
 
-    def _like(self, table: ImageTable, transforms: Sequence[View]) -> ImageDataset:
+    def _like(
+        self,
+        table: ImageTable,
+        transforms: Sequence[View],
+        masks: str | MaskSource | None = None,
+    ) -> ImageDataset:
         return ImageDataset(
             table,
             on_error=self.on_error,
             cache=self.cache,
-            masks=self.masks,
+            masks=self.masks if masks is None else masks,
             transforms=transforms,
             **vars(self.decoding),
         )
