@@ -122,6 +122,9 @@ def test_explore_lays_out_the_images_and_score_takes_new_ones(home, tmp_path):
     assert main(["explore", "--run", str(run), "--out", str(tmp_path / "page")]) == 0
     assert metrics_of(tmp_path / "page") == {"points": 32, "pictures": 32}
     assert "images/clover/0.png" in (tmp_path / "page" / "explorer.html").read_text()
+    words = ["--run", str(run), "--pictures", "5", "--out", str(tmp_path / "few")]
+    assert main(["explore", *words]) == 0
+    assert metrics_of(tmp_path / "few") == {"points": 32, "pictures": 5}
     new = draw_folder(tmp_path / "new", per_class=3, seed=9)
     out = tmp_path / "score"
     assert main(["score", "--run", str(run), "--data", str(new), "--out", str(out)]) == 0

@@ -453,6 +453,7 @@ def test_sixteen_bits_are_stretched_and_a_broken_file_leaves_a_gap(tmp_path):
         [tmp_path / "dim.png", tmp_path / "broken.png", dim], 16
     )
     assert gap == ""
+    assert thumbnails([None, dim], 16) == [None, from_array]
     for thumbnail in (from_file, from_array):
         grey = np.asarray(opened(thumbnail).convert("L"))
         assert grey[:, :6].max() < 20

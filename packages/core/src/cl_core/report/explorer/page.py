@@ -40,7 +40,7 @@ _FEWEST_FOR_UMAP = 32
 
 def explorer_block(
     x: Array | Mapping[str, Array],
-    images: ImageTable | Sequence[Picture] | None = None,
+    images: ImageTable | Sequence[Picture | None] | None = None,
     *,
     labels: Array | None = None,
     classes: Sequence[str] | None = None,
@@ -59,7 +59,8 @@ def explorer_block(
         x: Embeddings ``(n, d)``: they are drawn by PCA and, where umap-learn is installed, by UMAP,
             and a pinned point shows its neighbours among them. Or points ``(n, 2)``, drawn as they
             are. Or several such planes by name, such as ``{"t-SNE": points}``.
-        images: A picture a row, or a table, which then gives ids, labels, classes, group and split.
+        images: A picture a row, ``None`` for rows without one; or a table, which then gives ids,
+            labels, classes, group and split.
         labels: Class of each row; -1, NaN or empty for none.
         classes: Name of class ``i`` at place ``i``, for integer labels.
         clusters: Cluster of each row, likewise.
@@ -84,7 +85,7 @@ def explorer_block(
 def explorer_page(
     path: str | Path,
     x: Array | Mapping[str, Array],
-    images: ImageTable | Sequence[Picture] | None = None,
+    images: ImageTable | Sequence[Picture | None] | None = None,
     *,
     title: str = "Embeddings",
     subtitle: str = "",
@@ -138,7 +139,7 @@ def explorer_page(
 
 def _data(
     x: Array | Mapping[str, Array],
-    images: ImageTable | Sequence[Picture] | None,
+    images: ImageTable | Sequence[Picture | None] | None,
     labels: Array | None,
     classes: Sequence[str] | None,
     clusters: Array | None,

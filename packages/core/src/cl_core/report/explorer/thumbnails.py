@@ -34,8 +34,8 @@ PREFIX = "data:image/webp;base64,"
 
 
 def thumbnails(
-    pictures: Sequence[Picture], size: int, *, quality: int = 75, threads: int = 2
-) -> list[str]:
+    pictures: Sequence[Picture | None], size: int, *, quality: int = 75, threads: int = 2
+) -> list[str | None]:
     """Shrink pictures to fit a square and write them as WebP in base 64.
 
     8-bit values are shown as they are. Floating point in [0, 1] counts as a share of white. Deeper
@@ -44,13 +44,14 @@ def thumbnails(
     are shown, of two the first.
 
     Args:
-        pictures: See :data:`Picture`.
+        pictures: See :data:`Picture`; ``None`` where there is none to show.
         size: Longer side in pixels; smaller pictures stay as small as they are.
         quality: Of WebP, 1 to 100.
         threads: Pictures decoded at a time.
 
     Returns:
-        A text per picture, to be put behind :data:`PREFIX`; empty for a file that cannot be read.
+        A text per picture, to be put behind :data:`PREFIX`; empty for a file that cannot be read,
+        ``None`` where there is no picture.
 
     Raises:
         ValueError: If the size is below 1 or an array is no picture.
@@ -58,7 +59,9 @@ def thumbnails(
     if size < 1:
         raise ValueError(f"a thumbnail needs a side of at least 1 pixel, got {size}")
 
-    def encode(picture: Picture) -> str:
+    def encode(picture: Picture | None) -> str | None:
+        if picture is None:
+            return None
         try:
             image = _image(picture, size)
         except UnreadableImageError:

@@ -17,7 +17,7 @@ function describe(i, most) {
     const photo = make("img", "photo");
     photo.alt = ""; photo.src = PREFIX + pictures[i];
     parts.push(photo);
-  } else if (pictures) parts.push(make("p", "keys", "The image cannot be read."));
+  } else if (pictures && pictures[i] === "") parts.push(make("p", "keys", "The image cannot be read."));
   const name = make("div", "name");  // which breaks between folders rather than within
   for (const piece of ids[i].split(/(?<=[/_ -])/)) name.append(piece, make("wbr"));
   parts.push(name);
