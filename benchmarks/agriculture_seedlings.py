@@ -38,8 +38,8 @@ import numpy as np
 import torch
 
 from cl_agriculture import ClusterConfig, MaskConfig, PretrainConfig, cluster, mask, pretrain
-from cl_agriculture.config import MODES
 from cl_agriculture.groups import label_figures
+from cl_agriculture.options import MODES
 from cl_core.config import TrainerConfig
 
 RESULTS = Path(__file__).parent / "results" / "agriculture_seedlings.md"

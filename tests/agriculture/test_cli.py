@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from cl_agriculture import ClusterConfig, PretrainConfig, cluster, pretrain
+from cl_agriculture.claws import CLAWS
 from cl_agriculture.cli import main
 from cl_agriculture.data import ClassPairs, open_plants
 from cl_agriculture.drawing import SPECIES, draw_plant
@@ -210,18 +211,31 @@ def test_groups_keep_their_numbers_when_aligned(home, tmp_path):
     assert sorted(json.loads((second / "model.json").read_text())["names"]) == [3, 7, 11]
 
 
-def test_every_step_works_without_labels(home, tmp_path):
-    data, out = str(home / "images"), tmp_path / "run"
-    words = ["--data", data, "--labels", "none", "--out", str(out), *SMALL, *QUIET]
-    assert main(["pretrain", *words]) == 0
+def test_every_step_works_without_labels(images, tmp_path):
+    flat, look, out = tmp_path / "flat", tmp_path / "look", tmp_path / "run"
+    flat.mkdir()
+    for path in images.glob("*/*.png"):
+        shutil.move(path, flat / f"{path.parent.name}-{path.name}")
+    (groups,) = (out / "cluster",)
+    for words in (
+        ["prepare", "--data", str(flat), "--out", str(look)],
+        ["mask", "--data", str(look), "--out", str(tmp_path / "masks")],
+        ["pretrain", "--data", str(look), "--masks", str(tmp_path / "masks"), "--out", str(out)],
+        ["embed", "--run", str(out)],
+        ["cluster", "--run", str(out), *MIXTURE, "--clusters", "2"],
+        ["explore", "--run", str(groups)],
+        ["score", "--run", str(groups), "--data", str(flat)],
+    ):
+        assert main([*words, *((*SMALL, *QUIET) if words[0] == "pretrain" else ())]) == 0, words
+    assert metrics_of(look) | {"images": 32, "labels": 0, "unlabelled": 32} == metrics_of(look)
     assert "knn_accuracy" not in metrics_of(out)
-    assert main(["cluster", "--run", str(out), *MIXTURE, "--clusters", "2"]) == 0
-    metrics = metrics_of(out / "cluster")
-    assert not {"nmi", "purity", "hungarian_accuracy"} & set(metrics)
-    assert "train/silhouette" in metrics or "silhouette" in metrics
-    rows = rows_of(out / "cluster" / "assignments.csv")
-    assert not {"label", "doubt", "majority"} & set(rows[0])
-    assert main(["explore", "--run", str(out / "cluster")]) == 0
+    assert "silhouette" in metrics_of(groups)
+    for run in (groups, groups / "score"):
+        assert not {"nmi", "ami", "ari", "purity", "hungarian_accuracy"} & set(metrics_of(run))
+        assert not {"label", "doubt", "majority"} & set(rows_of(run / "assignments.csv")[0])
+        assert "weak label" not in (run / "report.html").read_text()
+        assert not (run / "labels_to_check.csv").exists()
+    assert not {"purity", "majority label"} & set(rows_of(groups / "clusters.csv")[0])
 
 
 @pytest.mark.parametrize("mode", ["supervised", "class_pair", "within_class", "no_false_neg"])
@@ -234,14 +248,19 @@ def test_other_modes_train(home, tmp_path, mode):
     )
 
 
-def test_a_resumed_run_ends_as_if_it_never_had_been_stopped(home, tmp_path):
-    data = str(home / "plants.csv")
-    small = [word if word != "2" else "1" for word in SMALL]
-    out = ["--out", str(tmp_path / "run")]
-    assert main(["pretrain", "--data", data, *out, *small, *QUIET]) == 0
-    assert main(["pretrain", "--data", data, *out, *SMALL, *QUIET, "--resume"]) == 0
-    # The schedule knows the number of epochs, so only a run of as many is the same.
-    assert len(rows_of(tmp_path / "run" / "history.csv")) == 2
+def test_a_resumed_run_ends_as_if_it_never_had_been_stopped(home, tmp_path, monkeypatch):
+    def stop(self):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    words = ["pretrain", "--data", str(home / "plants.csv"), "--out", str(tmp_path), *SMALL, *QUIET]
+    with monkeypatch.context() as patched:
+        patched.setattr(CLAWS, "on_train_epoch_start", stop, raising=False)
+        assert main(words) == 130
+    assert not (tmp_path / "model.safetensors").exists()
+    assert main([*words, "--resume"]) == 0
+    ends = [(run / "model.safetensors").read_bytes() for run in (tmp_path, home / "claws")]
+    assert ends[0] == ends[1]
 
 
 def test_the_functions_are_the_commands(home, tmp_path):
@@ -316,6 +335,63 @@ def test_masks_of_another_size_or_missing_are_refused(images, tmp_path, capsys):
     told = refused(capsys, *words)
     assert "1 of 32 images have no mask, first clover/0.png" in told
     assert "--mask.missing full" in told
+
+
+def test_a_manifest_names_the_mask_of_each_image(images, tmp_path, capsys):
+    data, rows = tmp_path / "plants.csv", []
+    for path in sorted(images.glob("*/*.png")):
+        mask = tmp_path / "by-hand" / f"{len(rows)}.png"  # not found by its name
+        mask.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.eye(32, dtype=bool)).save(mask)
+        rows.append([str(path.relative_to(tmp_path)), str(mask.relative_to(tmp_path))])
+    write = lambda: data.write_text("image,mask\n" + "".join(f"{a},{b}\n" for a, b in rows))  # noqa: E731
+    write()
+    words = ["--data", str(data), "--out", str(tmp_path / "run")]
+    assert main(["pretrain", *words, *SMALL, "--epochs", "1", *QUIET]) == 0
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["rule"]["source"] == "files"
+    assert metrics_of(tmp_path / "run")["mask_fraction"] == pytest.approx(1 / 32)
+    words = ["--run", str(tmp_path / "run"), *MIXTURE, "--clusters", "2"]
+    assert main(["cluster", *words]) == 0
+    words = ["--data", str(data), "--masks", "excess_green", "--out", str(tmp_path / "green")]
+    assert main(["mask", *words]) == 0
+    assert metrics_of(tmp_path / "green")["mask_fraction"] > 1 / 32
+    rows[3][1] = ""
+    write()
+    capsys.readouterr()
+    told = refused(capsys, "mask", "--data", data, "--out", tmp_path / "gap")
+    assert "1 of 32 images have no mask in column 'mask', first images/clover/3.png" in told
+    rows[3][1] = "by-hand/nowhere.png"
+    write()
+    assert "nowhere.png" in refused(capsys, "mask", "--data", data, "--out", tmp_path / "gap")
+
+
+def test_a_mask_that_is_not_turned_like_its_photograph_is_refused(images, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    for path in sorted(images.glob("*/*.png")):
+        (masks / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(32, dtype=bool)).save(masks / path.parent.name / path.name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph = images / "clover" / "0.png"
+    Image.open(photograph).resize((32, 24)).save(photograph.with_suffix(".jpg"), exif=exif)
+    photograph.unlink()
+    Image.fromarray(np.eye(24, 32, dtype=bool)).save(masks / "clover" / "0.png")
+    words = ["mask", "--data", images, "--masks", masks, "--out", tmp_path / "run"]
+    told = refused(capsys, *words)
+    assert "turned upright by its EXIF orientation" in told
+    assert main([str(word) for word in (*words, "--mask.turn", "image")]) == 0
+
+
+def test_pretrain_tells_spellings_and_lone_labels(images, tmp_path, capsys):
+    for name in ("Clover ", "oat"):
+        (images / name).mkdir()
+        shutil.move(images / "clover" / f"{len(name)}.png", images / name)
+    words = ["--data", str(images), "--out", str(tmp_path / "run"), *SMALL, "--epochs", "1"]
+    assert main(["pretrain", *words, "--mode", "within_class", *QUIET]) == 0
+    told = capsys.readouterr().out
+    assert "'Clover' (1), 'clover' (6) differ in spelling alone: merge them by" in told
+    assert "2 labels have a single image: 'Clover', 'oat'" in told
 
 
 def test_an_empty_mask_is_counted_with_its_reason(images, tmp_path, capsys):
@@ -403,6 +479,21 @@ def test_vectors_that_are_not_finite_or_none_are_refused(home, tmp_path, capsys)
     assert "is a clustering of images: give --data" in refused(capsys, *words)
 
 
+def test_fewer_rows_than_numbers_are_reduced_or_refused(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(30, 64)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    words = ["cluster", "--vectors", tmp_path / "x.npy", "--out", tmp_path / "out"]
+    assert main([str(word) for word in (*words, "--mixture.starts", 1)]) == 0
+    assert (
+        "3 principal components instead of 16: 30 images carry no more" in capsys.readouterr().out
+    )
+    told = refused(capsys, *words, "--overwrite", "--mixture.dimensions", 40)
+    assert "30 images of 64 numbers give at most 29" in told
+    np.save(tmp_path / "x.npy", x[:8])
+    told = refused(capsys, *words, "--overwrite")
+    assert "8 images are too few to choose a number of groups in 1 dimensions" in told
+
+
 def test_runs_of_another_kind_are_refused(home, tmp_path, capsys):
     claws, groups = home / "claws", home / "claws" / "cluster"
     told = refused(capsys, "cluster", "--run", groups, "--out", tmp_path / "out")
@@ -434,7 +525,7 @@ def test_a_bad_date_is_named(home, tmp_path, capsys):
 
 def test_too_few_images_for_a_batch_are_refused(home, tmp_path, capsys):
     words = ["--data", home / "images", "--out", tmp_path / "run", *SMALL, "--batch_size", "99"]
-    assert "--batch_size 99 is larger than the 32 images" in refused(capsys, "pretrain", *words)
+    assert "batch_size 99 is larger than the 32 images" in refused(capsys, "pretrain", *words)
 
 
 def test_recipes_fit_their_commands():

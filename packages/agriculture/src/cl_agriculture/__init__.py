@@ -29,7 +29,8 @@ __getattr__, __dir__, __all__ = attach(
         "claws": ["CLAWS", "claws_loss"],
     },
     verbs={
-        "pipeline": ["cluster", "demo", "embed", "explore", "mask", "prepare", "pretrain", "score"],
+        "pipeline": ["demo", "embed", "mask", "prepare", "pretrain"],
+        "grouping": ["cluster", "explore", "score"],
     },
     loads={
         "plant encoder": "model:load_plant_model",

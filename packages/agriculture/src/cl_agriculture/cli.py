@@ -23,9 +23,9 @@ COMMANDS = {
     "mask": (MaskConfig, "cl_agriculture.pipeline:mask"),
     "pretrain": (PretrainConfig, "cl_agriculture.pipeline:pretrain"),
     "embed": (EmbedConfig, "cl_agriculture.pipeline:embed"),
-    "cluster": (ClusterConfig, "cl_agriculture.pipeline:cluster"),
-    "explore": (ExploreConfig, "cl_agriculture.pipeline:explore"),
-    "score": (ScoreConfig, "cl_agriculture.pipeline:score"),
+    "cluster": (ClusterConfig, "cl_agriculture.grouping:cluster"),
+    "explore": (ExploreConfig, "cl_agriculture.grouping:explore"),
+    "score": (ScoreConfig, "cl_agriculture.grouping:score"),
     "demo": (DemoConfig, "cl_agriculture.pipeline:demo"),
 }
 

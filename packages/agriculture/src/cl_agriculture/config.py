@@ -7,70 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 from cl_agriculture.hyper import ClawsHyper, MaskHyper, MixtureHyper, ViewHyper
+from cl_agriculture.options import MODES, DataOptions, Mode, OtherImagesOptions
 from cl_core.checks import OptionError, require_at_least, require_positive, require_rate
 from cl_core.commands.options import Options, Source
 from cl_core.config import DemoOptions, TrainerConfig
 
 __all__ = [
-    "MODES",
     "ClusterConfig",
-    "DataOptions",
     "DemoConfig",
     "EmbedConfig",
     "ExploreConfig",
     "MaskConfig",
-    "Mode",
-    "OtherImagesOptions",
     "PrepareConfig",
     "PretrainConfig",
     "ScoreConfig",
 ]
-
-Mode = Literal[
-    "claws",
-    "supervised",
-    "mask_only",
-    "simclr",
-    "within_class",
-    "class_pair",
-    "no_false_neg",
-]
-
-MODES: dict[str, tuple[str, bool, str]] = {
-    "claws": ("class_all", True, "CLAWS"),
-    "supervised": ("class_all", False, "supervised SimCLR"),
-    "mask_only": ("instance", True, "SimCLR with masks"),
-    "simclr": ("instance", False, "SimCLR"),
-    "within_class": ("within_class", True, "CLAWS within classes"),
-    "class_pair": ("class_pair", True, "CLAWS by pairs of a class"),
-    "no_false_neg": ("no_false_neg", True, "CLAWS without false negatives"),
-}
-"""Of each mode the contrast, whether it masks, and its name in reports."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions(Options):
-    """Where the images come from and how they are read.
-
-    Args:
-        data: A folder of images (weak label = sub-folder, or flat), a manifest (.csv, .tsv,
-            .parquet with a column image and, as far as known, label, group, split, date), or a run
-            of `prepare`.
-        root: Folder that a manifest's paths start at; by default the manifest's.
-        labels: Where weak labels come from: `auto` (sub-folders, or the column label), `none`, or
-            another column of the manifest.
-        on_error: At a file that cannot be read `stop`, or `skip` it and tell.
-        cache: Folder for decoded images: each file is then decoded once, not once an epoch. For
-            small images.
-        workers: Processes or threads that prepare images.
-    """
-
-    data: str
-    root: Path | None = None
-    labels: str = "auto"
-    on_error: Literal["stop", "skip"] = "stop"
-    cache: Path | None = None
-    workers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +64,9 @@ class MaskConfig(DataOptions):
 
     Args:
         out: Where to write; `pretrain --masks OUT` takes the masks from here.
-        masks: A folder of mask files, an earlier run of `mask` whose settings to use, or from
-            Python any function of an image; by default masks are made by excess green.
+        masks: A folder of mask files, a column of the manifest that names them, an earlier run of
+            `mask` whose settings to use, `excess_green`, or from Python any function of an image;
+            by default the column mask where there is one, else excess green.
         mask: How masks are made or read.
         sheet: Images shown under their masks.
         overwrite: Replace the results in `out`.
@@ -142,8 +94,9 @@ class PretrainConfig(DataOptions):
             does so without masks, `mask_only` masks without labels, `simclr` does neither.
             `no_false_neg` uses labels to spare false negatives only, `within_class` spreads each
             class, `class_pair` contrasts pairs of images of a class; these three mask.
-        masks: A run of `mask`, a folder of mask files, or from Python any function of an image; by
-            default masks are made by excess green.
+        masks: A run of `mask`, a folder of mask files, a column of the manifest that names them,
+            `excess_green`, or from Python any function of an image; by default the column mask
+            where there is one, else excess green.
         mask: How masks are made or read.
         view: How views are drawn.
         claws: The contrast.
@@ -219,37 +172,6 @@ class PretrainConfig(DataOptions):
         if self.learning_rate is not None:
             return self.learning_rate
         return (0.1 if self.weights is None else 0.01) * self.batch_size / 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class OtherImagesOptions(Options):
-    """Images to use a finished run on.
-
-    Args:
-        data: Other images than the run was trained on.
-        root: Folder that a manifest's paths start at; by default the run's.
-        labels: As for `pretrain`; by default the run's. Another column gives the labels to compare
-            with, such as audited ones.
-        masks: Where the masks of these images come from, where the model's are files or a function:
-            a folder, a run of `mask`, or from Python the function.
-        on_error: At a file that cannot be read `stop`, or `skip` it and tell; by default the run's.
-        batch_size: Images encoded at once.
-        workers: Processes or threads that prepare images.
-        overwrite: Replace the results in `out`.
-    """
-
-    data: str | None = None
-    root: Path | None = None
-    labels: str | None = None
-    masks: Source | None = None
-    on_error: Literal["stop", "skip"] | None = None
-    batch_size: int = 256
-    workers: int = 0
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        require_at_least(1, batch_size=self.batch_size)
-        require_at_least(0, workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cl_agriculture.data import Plants
 from cl_agriculture.mixture.selection import Selection
@@ -17,7 +18,19 @@ from cl_core.report.figures import PALETTE, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bic_figure", "contingency_figure", "fraction_figure", "pictures"]
+__all__ = [
+    "TILE",
+    "bic_figure",
+    "contingency_figure",
+    "fraction_figure",
+    "pictures",
+    "some_rows",
+]
+
+TILE = 190
+"""Pixels of a picture in a sheet."""
+POINTS = 4000
+"""Points of a scatter plot; more are a cloud, and a slow page."""
 
 _SIDE = 160  # pixels of a picture's longer side
 _DIM = 0.25  # brightness of the background under a mask
@@ -100,3 +113,10 @@ def _picture(plants: Plants, row: int) -> UInt8[np.ndarray, "h w 3"]:
     mask = sample.masks[0][::step, ::step].numpy()
     masked = np.where(mask[..., None], pixels, (pixels * _DIM).astype(np.uint8))
     return np.concatenate([pixels, masked], axis=1)
+
+
+def some_rows(n: int) -> Tensor:
+    """The rows that a scatter plot of ``n`` shows."""
+    if n <= POINTS:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:POINTS]

@@ -31,6 +31,8 @@ __all__ = [
     "write_manifest",
 ]
 
+MERGE = "cl-agriculture prepare --spellings merge"
+
 Unreadable = list[tuple[str, str]]
 """File and reason of each."""
 
@@ -104,7 +106,7 @@ def unify_spellings(
         best = max(names, key=lambda name: counts[name])
         spelled |= dict.fromkeys(names, best)
         told = ", ".join(f"'{name}' ({counts[name]})" for name in names)
-        done = f"merged into '{best}'" if action == "merge" else "merge them with --spellings merge"
+        done = f"merged into '{best}'" if action == "merge" else f"merge them by {MERGE}"
         lines.append(f"labels {told} differ in spelling alone: {done}")
     if action == "tell" or not several:
         return table, lines

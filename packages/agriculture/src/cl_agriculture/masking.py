@@ -20,6 +20,12 @@ __all__ = ["FEW_MASKS", "STORE", "MaskSummary", "maker_of", "mask_summary", "rem
 STORE = "masks"
 """Folder of masks in a run directory."""
 
+COLUMN = "mask"
+"""Of a manifest, where it names mask files."""
+
+EXCESS_GREEN = "excess_green"
+"""Asks for masks by colour although a manifest names files."""
+
 FEW_MASKS = 0.2
 """Share of fallbacks above which the user is warned."""
 
@@ -35,8 +41,9 @@ def maker_of(masks: Any, hyper: MaskHyper, table: ImageTable) -> tuple[MaskMaker
     """Make the rule that an option asks for.
 
     Args:
-        masks: ``None`` for excess green; a function; or a path: a folder of mask files, or a run of
-            `mask`, whose settings and masks are then used.
+        masks: ``None`` for the files in the manifest's column ``mask`` if it has one, else for
+            excess green; the name of another column; ``excess_green``; a function; or a path: a
+            folder of mask files, or a run of `mask`, whose settings and masks are then used.
         hyper: Settings, but for a run of `mask`.
         table: The images.
 
@@ -46,11 +53,16 @@ def maker_of(masks: Any, hyper: MaskHyper, table: ImageTable) -> tuple[MaskMaker
     Raises:
         InputError: If there is nothing of the kind at the path, or images lack masks.
     """
-    if masks is None:
+    named = {name.lower(): name for name in table.columns}
+    if masks is None and any(table.columns.get(named.get(COLUMN, ""), ())):
+        masks = named[COLUMN]
+    if masks is None or masks == EXCESS_GREEN:
         return MaskMaker(hyper), None
     if callable(masks):
         return MaskMaker(hyper, function=masks), None
     place = Path(masks)
+    if str(masks).lower() in named and not place.is_dir():
+        return MaskMaker.of_column(named[str(masks).lower()], table, hyper), None
     if not (place / "config.yaml").is_file():
         return MaskMaker.of_folder(place, table, hyper), None
     options = Run.open(place).config
@@ -67,9 +79,9 @@ def maker_of(masks: Any, hyper: MaskHyper, table: ImageTable) -> tuple[MaskMaker
         raise InputError(
             f"--masks {place}: its masks were made by a function in memory: hand over the function"
         )
-    if isinstance(own, str):
-        return MaskMaker.of_folder(Path(own), table, earlier), place / STORE
-    return MaskMaker(earlier), place / STORE
+    if own is None and any((place / STORE).glob(f"{EXCESS_GREEN}-*")):
+        own = EXCESS_GREEN  # whatever this manifest's columns
+    return maker_of(own, earlier, table)[0], place / STORE
 
 
 def remembered_maker(
@@ -88,7 +100,10 @@ def remembered_maker(
     """
     source = rule["source"]
     limits = {key: rule[key] for key in ("least_fraction", "most_fraction")}
-    if masks is None and source != "excess_green":
+    if masks is None and source == "excess_green":
+        masks = EXCESS_GREEN
+    filed = any(any(cells) for name, cells in table.columns.items() if name.lower() == COLUMN)
+    if masks is None and not (source == "files" and filed):
         given = "the folder of these images' mask files" if source == "files" else "the function"
         raise InputError(
             f"the model was trained with masks ({source}), and images without masks are another "

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_agriculture.config import Mode
 from cl_agriculture.data import Plants, evaluation_loader
 from cl_agriculture.hyper import ViewHyper
+from cl_agriculture.options import Mode
 from cl_agriculture.views.plant_views import WholeView
 from cl_core.checks import OptionError, require_positive
 from cl_core.errors import InputError

@@ -10,9 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from cl_agriculture.claws import CLAWS, Optimization
-from cl_agriculture.config import MODES, PretrainConfig
+from cl_agriculture.config import PretrainConfig
 from cl_agriculture.data import Plants, evaluation_loader, training_loader
 from cl_agriculture.model import PlantModel
+from cl_agriculture.options import MODES
 from cl_agriculture.views.plant_views import TrainingView, WholeView
 from cl_core.networks.backbones import Backbone, build_backbone
 from cl_core.training.online import OnlineKNN

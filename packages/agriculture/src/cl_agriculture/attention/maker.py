@@ -58,6 +58,24 @@ class MaskMaker:
             )
         return cls(hyper, files=found)
 
+    @classmethod
+    def of_column(cls, column: str, table: ImageTable, hyper: MaskHyper) -> MaskMaker:
+        """Take the mask files that a manifest names, relative to its folder.
+
+        Raises:
+            InputError: If an image has none and ``hyper.missing`` is ``stop``.
+        """
+        cells = table.column(column)
+        found = {f: Path(table.root, c) for f, c in zip(table.files, cells, strict=True) if c}
+        missing = [row for row, cell in enumerate(cells) if not cell]
+        if missing and (hyper.missing == "stop" or not found):
+            raise InputError(
+                f"{table.source}: {len(missing)} of {len(table)} images have no mask in column "
+                f"'{column}', first {table.name(missing[0])}; complete it, or say --mask.missing "
+                "full"
+            )
+        return cls(hyper, files=found)
+
     @property
     def source(self) -> MaskSource:
         """Where the masks come from."""
