@@ -353,6 +353,9 @@ def test_a_manifest_names_the_mask_of_each_image(images, tmp_path, capsys):
     assert metrics_of(tmp_path / "run")["mask_fraction"] == pytest.approx(1 / 32)
     words = ["--run", str(tmp_path / "run"), *MIXTURE, "--clusters", "2"]
     assert main(["cluster", *words]) == 0
+    capsys.readouterr()
+    told = refused(capsys, "score", "--run", tmp_path / "run" / "cluster", "--data", images)
+    assert "images without masks are another kind of input to it: give the folder" in told
     words = ["--data", str(data), "--masks", "excess_green", "--out", str(tmp_path / "green")]
     assert main(["mask", *words]) == 0
     assert metrics_of(tmp_path / "green")["mask_fraction"] > 1 / 32

@@ -15,6 +15,7 @@ from cl_agriculture.mixture.fitting import Fit, fit_mixture
 from cl_agriculture.mixture.gaussians import Mixture, num_parameters
 from cl_agriculture.mixture.pca import fit_pca
 from cl_agriculture.mixture.selection import candidate_counts, choose, select_mixture
+from cl_agriculture.scoring import Scored
 from cl_core.errors import InputError
 from cl_core.evaluation import hungarian_accuracy
 
@@ -40,13 +41,23 @@ def test_a_given_mixture_says_what_the_reference_says():
 
 
 def test_representatives_and_outliers_come_in_the_reference_order():
-    found = GIVEN.assign(X)
+    found, n = GIVEN.assign(X), len(X)
+    scored = Scored(
+        files=[f"{row:04d}" for row in range(n)],
+        labels=[None] * n,
+        splits=None,
+        scores=X,
+        assigned=found,
+        names=found.component,
+        rank=np.ones(n),
+        flagged=np.zeros(n, dtype=bool),
+        majority=[None] * n,
+        doubt=np.full(n, np.nan),
+        masks=None,
+    )
     for k in range(3):
-        own = np.flatnonzero(found.component == k)
-        typical = own[np.argsort(-found.density[own], kind="stable")][:3]
-        odd = own[np.argsort(found.ll[own], kind="stable")][:3]
-        np.testing.assert_array_equal(typical, GOLDEN["p_rep_order"][k])
-        np.testing.assert_array_equal(odd, GOLDEN["p_out_order"][k])
+        assert scored.typical_of(k, 3) == GOLDEN["p_rep_order"][k].tolist()
+        assert scored.odd_of(k, 3) == GOLDEN["p_out_order"][k].tolist()
 
 
 @pytest.mark.parametrize("shape", ["full", "tied", "diag", "spherical"])
