@@ -185,6 +185,15 @@ def test_a_class_may_be_called_so(cell):
     assert not is_missing(cell)
 
 
+@pytest.mark.parametrize("cell", ["none", "None", "?", "-", ".", "missing"])
+def test_among_whole_numbers_a_word_for_missing_is_no_class(cell):
+    assert class_names([cell, "3", "2.0"]) == ("2", "3")
+    assert encode_labels([cell, "3", "2.0"]).tolist() == [-1, 1, 0]
+    assert class_names([cell, "oak"]) == tuple(sorted([cell, "oak"]))
+    with pytest.raises(InputError, match="are not among the 2 classes ash, oak"):
+        encode_labels([cell], ["ash", "oak"])
+
+
 def test_whole_numbers_are_classes_in_their_order():
     assert class_names(["10", "9", "2.0", "9."]) == ("2", "9", "10")
     assert encode_labels(["10", "9", "2.0", "9."]).tolist() == [2, 1, 0, 1]

@@ -62,7 +62,37 @@ def test_labels_whose_owner_is_unclear_are_refused(folder):
         load_graph(folder / "e.csv", features="degree", labels=folder / "y.csv")
 
 
-@pytest.mark.parametrize("missing", ["-1.0", "nan", "NA", "", "-1", "unknown", "NULL"])
+def test_owners_that_count_from_1_or_are_no_nodes_are_refused(folder):
+    for head in ('""', "id"):  # the names of rows that R writes
+        rows = "".join(f'"{i + 1}","c{i % 2}"\n' for i in range(6))
+        (folder / "y.csv").write_text(f'{head},"label"\n{rows}')
+        with pytest.raises(InputError, match=r"its owners count from 1 and the nodes of e\.csv fr"):
+            load_graph(folder / "e.csv", features="degree", labels=folder / "y.csv")
+    (folder / "y.csv").write_text("id,label\n" + "".join(f"00{i},a\n" for i in range(6)))
+    with pytest.raises(InputError, match="none of its 6 owners, such as '000', is a node of"):
+        load_graph(folder / "e.csv", features="degree", labels=folder / "y.csv")
+
+
+def test_ids_with_a_point_are_the_whole_numbers_they_are(folder):
+    rows = "".join(f"{i}.0,c{i}\n" for i in reversed(range(6)))
+    (folder / "y.csv").write_text(f"node,label\n{rows}")
+    graph = load_graph(folder / "e.csv", features="degree", labels=folder / "y.csv")
+    assert classes_of(graph) == [f"c{i}" for i in range(6)]
+
+
+def test_a_label_before_its_id_is_refused_in_txt(folder):
+    (folder / "y.txt").write_text("".join(f"c{i % 2} {i}\n" for i in range(6)))
+    with pytest.raises(InputError, match="its lines hold a label and then an id; turn them round"):
+        load_graph(folder / "e.csv", features="degree", labels=folder / "y.txt")
+    (folder / "y.txt").write_text("".join(f"green tea{i % 2}\n" for i in range(6)))
+    graph = load_graph(folder / "e.csv", features="degree", labels=folder / "y.txt")
+    assert graph.classes == ("green tea0", "green tea1")
+
+
+MISSING = ["-1.0", "nan", "NA", "", "-1", "unknown", "NULL", "None", "?", "#N/A", "-", "-nan"]
+
+
+@pytest.mark.parametrize("missing", MISSING)
 def test_a_missing_label_is_no_class(folder, missing):
     cells = [missing if i % 3 == 0 else f"{i % 2}.0" for i in range(6)]
     rows = "".join(f"{i},{cell}\n" for i, cell in enumerate(cells))
@@ -114,6 +144,14 @@ def test_an_edge_list_headed_by_numbers_is_told(folder):
     graph = load_graph(folder / "e.csv", features="degree")
     assert graph.ids == [0, 1, 7, 8]
     assert "is read as an edge; if it is a header, write source,target" in notes_of(graph)
+
+
+def test_a_column_that_numbers_the_edges_is_no_end_of_them(folder):
+    (folder / "e.csv").write_text("edge,a,b\n0,7,8\n1,8,9\n2,9,7\n")
+    with pytest.raises(InputError, match="the first column counts the rows, so it may number the"):
+        load_graph(folder / "e.csv", features="degree")
+    (folder / "e.csv").write_text("a,b,weight\n0,1,0.5\n1,2,0.5\n2,3,0.25\n")  # a path
+    assert load_graph(folder / "e.csv", features="degree").num_edges == 3
 
 
 def test_gzipped_edges_are_read(folder):

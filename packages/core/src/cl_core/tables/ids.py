@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cl_core.errors import InputError
 from cl_core.tables.files import Table
 
-__all__ = ["OWNERS", "Owner", "find_owner", "owners_rows"]
+__all__ = ["OWNERS", "Owner", "counts_rows", "find_owner", "owners_rows"]
 
 OWNERS = (
     "id", "ids", "node", "node_id", "nodeid", "node id", "vertex", "vertex_id", "name", "index",
@@ -66,6 +66,11 @@ def find_owner(
             f"{table.path.name}: the first column ({called}) holds ids and says whose row it is",
         )
     return None
+
+
+def counts_rows(cells: Sequence[str], first: int) -> bool:
+    """Whether the cells are ``first``, ``first + 1``, ... in this order."""
+    return all(cell == str(k) for k, cell in enumerate(cells, first))
 
 
 def owners_rows(

@@ -16,8 +16,14 @@ __all__ = ["MISSING", "UNLABELLED", "class_names", "encode_labels", "is_missing"
 UNLABELLED = -1
 """The class number of what has no label."""
 
-MISSING = ("", "unknown", "nan", "na", "n/a", "<na>", "null")
+MISSING = (
+    "", "unknown", "unlabeled", "unlabelled",
+    "nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "<null>",
+)  # fmt: skip
 """How tables spell a missing label, in any case; so does a negative whole number, ``-1.0`` too."""
+
+_MISSING_NUMBERS = ("none", "missing", "?", "-", "--", ".", "*")
+"""What could be a class among words, but is a missing label among whole numbers."""
 
 _WHOLE = re.compile(r"([+-]?\d+)(?:\.0*)?")
 
@@ -39,15 +45,16 @@ def is_missing(cell: str) -> bool:
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """The classes among ``labels``: whole numbers in their order, text in code-point order.
 
-    Where all labels are whole numbers, ``1.0`` and ``1`` are one class, as tables with gaps write.
+    Where all labels are whole numbers, ``1.0`` and ``1`` are one class, as tables with gaps write,
+    and ``None`` or ``-`` is none.
 
     Example:
-        >>> class_names(["10", "9.0", "nan"]), class_names(["oat", "Unknown", "3.0"])
-        (('9', '10'), ('3.0', 'oat'))
+        >>> class_names(["10", "9.0", "None"]), class_names(["oat", "Unknown", "None", "3.0"])
+        (('9', '10'), ('3.0', 'None', 'oat'))
     """
     names = {label.strip() for label in labels if not is_missing(label)}
-    whole = [_whole(name) for name in names]
-    if all(number is not None for number in whole):
+    whole = [_whole(name) for name in names if name.lower() not in _MISSING_NUMBERS]
+    if whole and all(number is not None for number in whole):
         return tuple(sorted({number for number in whole if number is not None}, key=_value))
     return tuple(sorted(names))
 
@@ -77,12 +84,13 @@ def encode_labels(
     if classes is None:
         classes = class_names(labels)
     number = {name: k for k, name in enumerate(classes)}
+    gaps = _MISSING_NUMBERS if number and all(map(_whole, number)) else ()
     known: dict[str, int] = {}
     strange: Counter[str] = Counter()
     for cell, count in Counter(labels).items():
         name = cell.strip()
         found = number.get(name, number.get(_whole(name) or name))
-        if found is None and not is_missing(name):
+        if found is None and not is_missing(name) and name.lower() not in gaps:
             strange[name] += count
         known[cell] = UNLABELLED if found is None else found
     if strange:

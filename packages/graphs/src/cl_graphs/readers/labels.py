@@ -14,6 +14,7 @@ from torch import Tensor
 from cl_core.errors import InputError
 from cl_core.tables import labels as label_rule
 from cl_core.tables.files import Column
+from cl_core.tables.ids import counts_rows
 from cl_core.tables.labels import class_names
 from cl_graphs.readers.node_names import node_numbers
 from cl_graphs.readers.tables import LabelTable
@@ -137,6 +138,7 @@ def placed_labels(
             path, (table.owners,), names, num_nodes, nodes_from, refuse=only_known
         )
         kept = np.flatnonzero(rows >= 0)
+        _refuse_foreign(path, table.owners, names, nodes_from, len(kept))
         if len(kept) < len(rows):
             told.append(
                 f"labels of {len(rows) - len(kept):,} nodes without an edge are not used: those "
@@ -157,6 +159,23 @@ def placed_labels(
         told += more
     y, classes = encode_labels(placed)
     return y, classes, dict(splits), told
+
+
+def _refuse_foreign(
+    path: Path, owners: Column, names: list[str] | None, nodes_from: Path, found: int
+) -> None:
+    """Refuse owners of which none is a node, or that count from 1 where nodes count from 0."""
+    if not found:
+        raise InputError(
+            f"{path}: none of its {len(owners):,} owners, such as {owners.text[0]!r}, is a node of "
+            f"{nodes_from.name}"
+        )
+    shifted = found == len(owners) - 1 and (names is None or len(names) == len(owners))
+    if shifted and (names is None or "0" in names) and counts_rows(owners.text, 1):
+        raise InputError(
+            f"{path}: its owners count from 1 and the nodes of {nodes_from.name} from 0; write the "
+            "nodes' own ids, or leave the column out"
+        )
 
 
 def _refuse_twice(path: Path, owners: Column, rows: NDArray[Any], kept: NDArray[Any]) -> None:

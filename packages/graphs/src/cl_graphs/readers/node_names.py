@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def node_numbers(
     else:
         rank = {name: k for k, name in enumerate(names)}
         numbers = [
-            np.fromiter((rank.get(cell, -1) for cell in column.text), np.int64, len(column))
+            np.fromiter((rank.get(cell, -1) for cell in _ids(column, rank)), np.int64, len(column))
             for column in columns
         ]
         known = f"an id of {nodes_from.name}"
@@ -50,6 +51,14 @@ def node_numbers(
             f"rows with such nodes: {int(bad.sum()):,}"
         )
     return numbers
+
+
+def _ids(column: Column, known: Collection[str]) -> Sequence[str]:
+    """The cells; without the point of ``3.0``, as data frames with gaps write, if that is no id."""
+    cells = column.text
+    if not all(cell.endswith(".0") and cell[:-2].isdecimal() for cell in cells):
+        return cells
+    return [cell if cell in known else cell[:-2] for cell in cells]
 
 
 def _whole_numbers(file: Path, column: Column, nodes_from: Path) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cl_core.errors import InputError
 from cl_core.tables.arrays import read_array
 from cl_core.tables.files import Column, Table, is_number, read_table
-from cl_core.tables.ids import OWNERS, Owner, find_owner
+from cl_core.tables.ids import OWNERS, Owner, counts_rows, find_owner
 from cl_graphs.readers.arrays import feature_array
 
 __all__ = [
@@ -115,19 +115,40 @@ def read_edges(path: Path) -> EdgeTable:
             table = read_table(path, header="yes", comments=True)
             notes.append(f"{path.name}: the first line, {','.join(counted)}, is read as a header")
         else:
-            notes.append(
-                f"{path.name}: the first line, 0,1, is read as an edge; if it is a header, "
-                "write source,target"
-            )
+            notes.append(_may_be_header(path, counted))
+    elif table.names is None and counts_rows([column.text[0] for column in table.columns], 1):
+        notes.append(_may_be_header(path, [column.text[0] for column in table.columns]))
     places = [table.index(*names) for names in ENDS]
     if None in places or places[0] == places[1]:
         places = [0, 1]
+        _refuse_counter(table)
     others = [k for k in range(width) if k not in places]
     if others:
         named = [table.names[k] if table.names else str(k + 1) for k in others]
         notes.append(f"not used of {path.name}: column {', '.join(named)}")
     first, second = (table.columns[place] for place in places if place is not None)
     return EdgeTable((first, second), notes)
+
+
+def _may_be_header(path: Path, cells: Sequence[str]) -> str:
+    return (
+        f"{path.name}: the first line, {','.join(cells)}, is read as an edge; if it is a header, "
+        "write source,target"
+    )
+
+
+def _refuse_counter(table: Table) -> None:
+    """Refuse a first column that may number the edges and not be an end of them."""
+    if len(table.columns) < 3 or len(table) < 3:
+        return
+    first, _, third = (column.text for column in table.columns[:3])
+    if not any(counts_rows(first, start) for start in (0, 1)):
+        return
+    if all(cell.isdecimal() for cell in third) or not all(map(is_number, third)):
+        raise InputError(
+            f"{table.path}: the first column counts the rows, so it may number the edges; head the "
+            "two ends of an edge source and target"
+        )
 
 
 def read_features(path: Path, known: Callable[[], Collection[str]]) -> FeatureTable:
@@ -251,8 +272,12 @@ def _label_cells(path: Path, known: Sequence[str]) -> Table:
     except InputError:  # such as names of classes of one and of two words
         return lines
     if table.names is None and len(table.columns) == 2 and len(lines) == len(known):
-        owners = set(table.columns[0].text) & set(known)
-        return table if owners else lines  # classes of two words each
+        first, second = (set(column.text) for column in table.columns)
+        if first & set(known):
+            return table
+        if second <= set(known):
+            raise InputError(f"{path}: its lines hold a label and then an id; turn them round")
+        return lines  # classes of two words each
     return table
 
 
