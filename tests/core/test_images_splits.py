@@ -39,7 +39,14 @@ def filed(table) -> dict[str, tuple[str, str]]:
         ("dev", "val"),
         ("test", "test"),
         ("TESTING", "test"),
+        ("training_set", "train"),
+        ("seg_test", "test"),
+        ("Valid-Images", "val"),
+        ("trainset", "train"),
+        ("val2017", "val"),
         ("trains", None),
+        ("train_station", None),
+        ("image set", None),
         ("oat", None),
     ],
 )
@@ -56,6 +63,36 @@ def test_training_and_testing_are_splits_with_the_classes_in_them(tmp_path):
     assert table.classes == ("a", "b")
     assert table.splits == ("test",) * 4 + ("train",) * 4
     assert table.notes == ()
+
+
+def test_spellings_of_collections_are_told(tmp_path):
+    fill(tmp_path, "training_set/cats/1.png", "test_set/cats/2.png")
+    notes = list_images(tmp_path).notes
+    assert notes == (
+        "taken as splits: 'test_set' as test, 'training_set' as train (splits=none takes every "
+        "folder as a class)",
+    )
+    assert list_images(tmp_path, splits="none").classes == ("test_set", "training_set")
+
+
+def test_folders_that_repeat_or_hold_the_splits_are_passed(tmp_path):
+    names = ("seg_train/seg_train/sea/1.png", "seg_test/seg_test/sea/2.png")
+    expected = {names[0]: ("train", "sea"), names[1]: ("test", "sea")}
+    assert filed(list_images(fill(tmp_path / "intel", *names))) == expected
+    names = ("set/train/sea/1.png", "set/train/lake/2.png", "set/test/sea/3.png")
+    table = list_images(fill(tmp_path / "below", *names))
+    assert filed(table)[names[2]] == ("test", "sea")
+    assert table.notes == ("the splits lie in 'set'",)
+
+
+def test_splits_inside_every_class_are_asked_for(tmp_path):
+    fill(tmp_path, "cat/train/1.png", "cat/test/2.png", "dog/train/3.png")
+    with pytest.raises(InputError, match="'test', 'train' inside the folders 'cat', 'dog' are cal"):
+        list_images(tmp_path)
+    splits = filed(list_images(tmp_path, splits="folder"))
+    assert splits["cat/test/2.png"] == ("test", "cat")
+    assert splits["dog/train/3.png"] == ("train", "dog")
+    assert list_images(tmp_path, splits="none").splits is None
 
 
 def test_splits_beside_other_folders_are_asked_for_and_decided_by_an_option(tmp_path):
