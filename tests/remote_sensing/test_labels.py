@@ -538,6 +538,27 @@ def test_the_class_field_is_found_or_asked_for(tmp_path):
         open_labels(scene, path, LEGEND)
 
 
+def test_a_field_that_counts_features_is_not_guessed_to_be_the_class(tmp_path):
+    scene = image(tmp_path / "i.tif")
+    path = geojson(tmp_path / "l.geojson", [(square(300100, 4099900, 300200, 4099800), "Ruhr")])
+    text, code = path.read_text(), LEGEND.codes[1]
+    path.write_text(text.replace('{"class": "Ruhr"}', f'{{"fid": {code}, "class": "Ruhr"}}'))
+    with pytest.raises(InputError, match="cannot tell which field holds the class; its fields are"):
+        open_labels(scene, path, LEGEND)
+    assert open_labels(scene, path, LEGEND, field="fid").counts == (0, 100, 0)
+    path.write_text(text.replace('{"class": "Ruhr"}', f'{{"fid": {code}}}'))  # the only one
+    assert open_labels(scene, path, LEGEND).counts == (0, 100, 0)
+
+
+def test_names_of_classes_may_be_in_other_capitals(tmp_path):
+    scene = image(tmp_path / "i.tif")
+    path = geojson(tmp_path / "l.geojson", [(square(300100, 4099900, 300200, 4099800), " ROAD")])
+    assert open_labels(scene, path, LEGEND).counts == (0, 100, 0)
+    two = Legend(("road", "Road"), (1, 2), ((0, 0, 0), (9, 9, 9)))
+    with pytest.raises(InputError, match=r"ROAD \(1\) not in the legend"):
+        open_labels(scene, path, two)
+
+
 def test_an_unknown_class_of_a_polygon_is_refused_or_ignored(tmp_path):
     scene = image(tmp_path / "i.tif")
     under, over = square(300000, 4100000, 300500, 4099600), square(300100, 4099900, 300200, 4099800)

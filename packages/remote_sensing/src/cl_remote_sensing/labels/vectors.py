@@ -34,6 +34,9 @@ __all__ = [
     "read_features",
 ]
 
+_NUMBERS_OF_FEATURES = ("id", "fid", "gid", "oid", "ogc_fid", "objectid", "object_id", "feature_id")
+"""Fields that count features: small whole numbers, which codes of a legend are too."""
+
 
 def class_values(features: Features, field: str | None, legend: Legend | None) -> tuple[Any, ...]:
     """The class of each feature, as its file has it.
@@ -42,7 +45,8 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
         features: Of a file.
         field: The field that holds it. By default the file's only field, or the only one whose
             values the legend knows, or the one of these that is called ``class``; where none is
-            known throughout, the one of which it knows most.
+            known throughout, the one of which it knows most. One that counts features, such as
+            ``fid``, is not guessed.
         legend: The classes, if known.
 
     Raises:
@@ -57,12 +61,14 @@ def class_values(features: Features, field: str | None, legend: Legend | None) -
             )
         return features.fields[field]
     fitting = list(features.fields)
-    if legend is not None and len(fitting) > 1:
-        known_of = _known_counts(features, legend)
+    if len(fitting) > 1:
+        fitting = [name for name in fitting if name.lower() not in _NUMBERS_OF_FEATURES]
+    if legend is not None and len(features.fields) > 1:
+        known_of = _known_counts(features, legend, fitting)
         total = len(features.geometries)
         fitting = [name for name, (known, _) in known_of.items() if known == total]
         if not fitting:
-            most = max(named for _, named in known_of.values())
+            most = max((named for _, named in known_of.values()), default=0)
             fitting = [name for name, (_, named) in known_of.items() if 0 < named == most]
     fitting = ["class"] if "class" in fitting else fitting
     if len(fitting) != 1:
@@ -80,11 +86,14 @@ def is_unset(value: Any) -> bool:
     return isinstance(value, str) and is_missing(value)
 
 
-def _known_counts(features: Features, legend: Legend) -> dict[str, tuple[int, int]]:
-    """Of each field how many values are known or unset, and how many are known."""
+def _known_counts(
+    features: Features, legend: Legend, fields: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """Of each of these fields how many values are known or unset, and how many are known."""
     number = class_numbers(legend)
     counts = {}
-    for name, values in features.fields.items():
+    for name in fields:
+        values = features.fields[name]
         times = Counter(repr(value) for value in values)
         distinct = {repr(value): value for value in values}
         named = sum(times[key] for key, value in distinct.items() if number(value) is not None)
@@ -98,15 +107,21 @@ def _known_counts(features: Features, legend: Legend) -> dict[str, tuple[int, in
 
 
 def class_numbers(legend: Legend) -> Callable[[Any], int | None]:
-    """A function from a field's value, a name or a code, to its train id (``IGNORE``, ``None``)."""
+    """A function from a field's value, a name or a code, to its train id (``IGNORE``, ``None``).
+
+    Names may be written in other capitals where no two differ by them alone.
+    """
     numbers = {name: k for k, name in enumerate(legend.names)}
     codes = range(len(legend)) if legend.codes is None else legend.codes
     numbers |= {str(code): k for k, code in enumerate(codes) if str(code) not in numbers}
     numbers |= {str(name): IGNORE for name in (*legend.ignored, *legend.ignored_names)}
+    times = Counter(name.casefold() for name in numbers)
+    folded = {name.casefold(): k for name, k in numbers.items() if times[name.casefold()] == 1}
 
     def number(value: Any) -> int | None:
         whole = isinstance(value, float) and value.is_integer()
-        return numbers.get(str(int(value)) if whole else str(value).strip())
+        word = str(int(value)) if whole else str(value).strip()
+        return numbers.get(word, folded.get(word.casefold()))
 
     return number
 
