@@ -12,6 +12,7 @@ from cl_core.losses._rows import (
     check_temperature,
     is_bounded,
     one_positive,
+    scaled_pair,
     scaled_rows,
     similarities,
 )
@@ -92,7 +93,7 @@ def info_nce(
             "negatives: enlarge the batch or pass negatives"
         )
     bounded = is_bounded(temperature)
-    queries, positives = scaled_rows(query, temperature), scaled_rows(keys, temperature)
+    queries, positives = scaled_pair(query, keys, temperature)
     q, k = queries[0], positives[0]
     s = similarities(queries, positives, temperature)
     first = rank() * n if world > 1 else 0

@@ -21,6 +21,7 @@ __all__ = [
     "is_bounded",
     "mean_similarities",
     "one_positive",
+    "scaled_pair",
     "scaled_rows",
     "similarities",
     "wide",
@@ -83,6 +84,17 @@ def scaled_rows(
     return rows / scale[:, None], squares
 
 
+def scaled_pair(
+    a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], temperature: float | Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return `scaled_rows` of both, in one go where both want gradients: small batches feel it."""
+    if not (a.requires_grad and b.requires_grad):
+        return scaled_rows(a, temperature), scaled_rows(b, temperature)
+    n = len(a)
+    z, squares = scaled_rows(torch.cat([a, b]), temperature)
+    return (z[:n], squares[:n]), (z[n:], squares[n:])
+
+
 def _root(temperature: float | Tensor, rows: Tensor) -> float | Tensor:
     if not isinstance(temperature, Tensor):
         return math.sqrt(temperature * _LOG2)
@@ -94,7 +106,7 @@ def similarities(
 ) -> Float[Tensor, " n"]:
     r"""Return $s_i = z_i^\top z'_i / \tau$ of scaled rows with their squares, row by row."""
     apart = F.mse_loss(a[0], b[0], reduction="none").sum(1)
-    return _per_temperature((a[1] + b[1]) / 2, temperature) - apart.to(wide(apart)) * (_LOG2 / 2)
+    return torch.sub(_over(a[1] + b[1], 2 * temperature), apart, alpha=_LOG2 / 2)
 
 
 def mean_similarities(
@@ -110,10 +122,10 @@ def mean_similarities(
     """
     apart = (a * (count[:, None].to(a.dtype) * a - total)).sum(1)
     apart = apart.to(wide(apart)) / count.clamp_min(1)
-    return _per_temperature(squares, temperature) - apart * _LOG2
+    return torch.sub(_over(squares, temperature), apart, alpha=_LOG2)
 
 
-def _per_temperature(squares: Tensor, temperature: float | Tensor) -> Tensor:
+def _over(squares: Tensor, temperature: float | Tensor) -> Tensor:
     squares = squares.to(wide(squares))
     if not isinstance(temperature, Tensor):
         return squares / temperature
