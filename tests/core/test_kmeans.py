@@ -21,9 +21,6 @@ from cl_core.kmeans import assign, kmeans
 from cl_core.kmeans._assign import nearest
 from cl_core.kmeans._seed import greedy_plus_plus, plus_plus
 from cl_core.kmeans._shards import Shards
-from cl_vision.hcsc.hierarchy import build_hierarchy, hierarchical_kmeans
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "hcsc.npz"
 
 
 def gaussian(n: int, d: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -310,53 +307,12 @@ def test_plus_plus_chooses_different_rows_while_there_are_any():
     assert len(found.unique(dim=0)) >= 29  # a row may come twice by rounding
 
 
-# --- hierarchy
-
-
-@pytest.mark.parametrize("case", ["single", "multi", "nosel"])
-def test_the_tree_equals_the_official_code(case):
-    with np.load(GOLDEN, allow_pickle=False) as arrays:
-        values = {
-            name.partition("__")[2]: torch.from_numpy(np.array(arrays[name]))
-            for name in arrays.files
-            if name.startswith(case)
-        }
-    levels = range(len(values["K"]))
-    tree = build_hierarchy(values["feat"], [values[f"raw_centroids_{i}"] for i in levels])
-    for i in levels:
-        assert torch.equal(tree.assignments[i], values[f"im2cluster_{i}"])
-        torch.testing.assert_close(
-            tree.prototypes[i], values[f"centroids_{i}"], rtol=1e-5, atol=1e-5
-        )
-        if i + 1 < len(levels):
-            assert torch.equal(tree.parents[i], values[f"cluster2cluster_{i}"])
-            affinity = tree.prototypes[i] @ tree.prototypes[i + 1].T
-            torch.testing.assert_close(affinity, values[f"logits_{i}"], rtol=1e-5, atol=1e-5)
-    assert len(tree.parents) == len(levels) - 1
-
-
-def test_each_level_clusters_the_prototypes_below():
-    x = F.normalize(blobs(500, 8, 20, 0), dim=1)
-    tree = hierarchical_kmeans(x, (40, 20, 5), iterations=5, restarts=2, seed=3)
-    built = build_hierarchy(x, tree.centroids)
-    for name in ("prototypes", "assignments", "parents"):
-        for one, other in zip(getattr(tree, name), getattr(built, name), strict=True):
-            assert torch.equal(one, other), name
-    above = kmeans(F.normalize(tree.centroids[0], dim=1), 20, iterations=5, restarts=2, seed=4)
-    assert torch.equal(tree.centroids[1], above.centroids)
-    for fine, coarse, parent in zip(
-        tree.assignments[:-1], tree.assignments[1:], tree.parents, strict=True
-    ):
-        assert torch.equal(coarse, parent[fine])
-    assert [len(c) for c in tree.centroids] == [40, 20, 5]
-
-
 # --- refusals
 
 
 def test_what_cannot_be_clustered_is_refused(monkeypatch):
     # Past the shape checker, if the test run has one: the functions themselves must refuse.
-    for function in (assign, build_hierarchy, hierarchical_kmeans, kmeans):
+    for function in (assign, kmeans):
         monkeypatch.setitem(globals(), function.__name__, unwrap(function))
     x = gaussian(10, 2, 0)
     for k in (0, 11):
@@ -385,10 +341,6 @@ def test_what_cannot_be_clustered_is_refused(monkeypatch):
         kmeans(x, 2, init=x[:2], restarts=2)
     with pytest.raises(ValueError, match="iterations and restarts must be at least 1, got 0"):
         kmeans(x, 2, iterations=0)
-    with pytest.raises(ValueError, match=r"fine to coarse, such as \(30, 10\), got \(2, 4\)"):
-        hierarchical_kmeans(x, (2, 4))
-    with pytest.raises(ValueError, match="at least one level"):
-        build_hierarchy(x, [])
     with pytest.raises(ValueError, match=r"got \(10, 2\) and \(4, 3\)"):
         assign(x, torch.ones(4, 3))
     with pytest.raises(ValueError, match="block_size must be at least 1"):
@@ -422,8 +374,6 @@ def run_rank(folder: Path) -> None:
             "counts": got.counts,
             "history": torch.tensor([*got.history, got.inertia], dtype=torch.float64),
         }
-    tree = hierarchical_kmeans(joint_rows()[mine], (20, 5), iterations=3, restarts=2, gather=True)
-    found["tree"] = {"centroids": tree.centroids[1], "assignment": tree.assignments[1]}
     alone = kmeans(joint_rows()[mine], 5, iterations=2)  # needs no other rank
     assert int(alone.counts.sum()) == len(joint_rows()[mine])
     bad = joint_rows()[mine]
@@ -446,11 +396,6 @@ def test_two_ranks_with_shards_equal_one_process_with_all_rows(tmp_path):
             torch.testing.assert_close(one[name]["history"], history, rtol=1e-12, atol=1e-9)
         joint = torch.cat([one[name]["assignment"] for one in ranks])
         assert torch.equal(joint, alone.assignment)
-    tree = hierarchical_kmeans(x, (20, 5), iterations=3, restarts=2)
-    for one in ranks:
-        torch.testing.assert_close(one["tree"]["centroids"], tree.centroids[1], rtol=0, atol=1e-9)
-    joint = torch.cat([one["tree"]["assignment"] for one in ranks])
-    assert torch.equal(joint, tree.assignments[1])
 
 
 if __name__ == "__main__":  # one of the ranks that torchrun starts

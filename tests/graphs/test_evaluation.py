@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from cl_graphs.evaluation.probe import logistic_probe
-from cl_graphs.evaluation.probes import area_under_curve, solver_for
+from cl_graphs.evaluation.protocol import logistic_probe
 from cl_graphs.evaluation.scores import node_scores, node_splits, whole_graph_scores
 from cl_graphs.evaluation.softmax import fit_softmax, solve_softmax
+from cl_graphs.evaluation.solvers import area_under_curve, solver_for
 
 
 def blobs(n, gap, seed=0):

@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, normalize
 
 from cl_core.evaluation import fit_logistic
 from cl_core.evaluation.logistic import solve_logistic
-from cl_graphs.evaluation.probe import logistic_probe
+from cl_graphs.evaluation.protocol import logistic_probe
 
 
 def blobs(n, d, classes, seed, spread=1.0):

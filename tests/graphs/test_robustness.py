@@ -8,7 +8,7 @@ import torch
 
 from cl_core.seeding import seed_everything
 from cl_graphs.cards import NodeCard
-from cl_graphs.evaluation.probe import logistic_probe
+from cl_graphs.evaluation.protocol import logistic_probe
 from cl_graphs.evaluation.robustness import (
     Judge,
     Protocol,

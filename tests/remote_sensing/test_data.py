@@ -2,11 +2,10 @@ import pickle
 
 import numpy as np
 import pytest
-import rasterio
 import torch
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raster_files import write
 
 from cl_core.loader import make_loader
 from cl_remote_sensing.data import LabelledTiles, UnlabelledTiles, super_window
@@ -17,25 +16,7 @@ from cl_remote_sensing.rasters.raster import Scene, open_scene
 from cl_remote_sensing.rasters.windows import Window
 from cl_remote_sensing.tiles.build import build_index
 
-GRID = Affine(10, 0, 300000, 0, -10, 4100000)
 LEGEND = Legend(("a", "b", "c"), (10, 30, 50), default_colors(3))
-
-
-def write(path, values, **profile):
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=values.shape[1],
-        width=values.shape[2],
-        count=len(values),
-        dtype=values.dtype,
-        crs="EPSG:32652",
-        transform=GRID,
-        **profile,
-    ) as file:
-        file.write(values)
-    return path
 
 
 def counting(folder, height=96, width=128, hole=None, name="i.tif"):

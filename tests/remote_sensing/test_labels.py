@@ -11,6 +11,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import mutants
+from raster_files import GRID, write
 from rasterio.warp import transform as move
 
 from cl_core.errors import InputError
@@ -20,32 +21,9 @@ from cl_remote_sensing.labels.scene_labels import IGNORE, open_labels, pair_labe
 from cl_remote_sensing.rasters.raster import open_scene
 from cl_remote_sensing.rasters.windows import Window
 
-GRID = Affine(10, 0, 300000, 0, -10, 4100000)
 LEGEND = Legend(
     ("building", "road", "field"), (10, 30, 50), ((255, 0, 0), (90, 90, 90), (0, 0, 255))
 )
-
-
-def write(path, values, *, transform=GRID, crs="EPSG:32652", palette=None, **profile):
-    """A GeoTIFF of ``(c, h, w)`` or ``(h, w)`` values."""
-    values = values if values.ndim == 3 else values[None]
-    count, height, width = values.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=count,
-        dtype=values.dtype,
-        crs=crs,
-        transform=transform,
-        **profile,
-    ) as file:
-        file.write(values)
-        if palette:
-            file.write_colormap(1, palette)
-    return path
 
 
 def image(path, height=40, width=50, **options):

@@ -3,10 +3,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import mutants
+from raster_files import write
 
 from cl_core.errors import InputError
 from cl_remote_sensing.labels.discovery import discover
@@ -16,28 +16,6 @@ from cl_remote_sensing.labels.legend_files import read_legend
 KOREA = Legend(
     ("building", "road", "field"), (10, 30, 50), ((255, 0, 0), (90, 90, 90), (250, 240, 10))
 )
-
-
-def write(path, values, *, nodata=None, palette=None, **profile):
-    values = np.atleast_3d(np.asarray(values).T).T
-    count, height, width = values.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=count,
-        dtype=values.dtype,
-        nodata=nodata,
-        crs="EPSG:32652",
-        transform=rasterio.Affine(10, 0, 300000, 0, -10, 4100000),
-        **profile,
-    ) as file:
-        file.write(values)
-        if palette:
-            file.write_colormap(1, palette)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,11 @@ import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raster_files import map_scene
 from rasterio.transform import Affine
 
 from cl_core.errors import InputError
-from cl_remote_sensing.mapping import scene_map
 from cl_remote_sensing.mapping.area import area_table, count_rows, pixel_areas
-from cl_remote_sensing.mapping.job import MapJob
 from cl_remote_sensing.mapping.prediction import predictor
 from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.rasters.normalization import Normalization
@@ -35,25 +34,6 @@ COLORS = ((0, 0, 255), (255, 255, 0), (0, 128, 0), (200, 0, 0))
 NORMALIZATION = Normalization(
     mode="uint8", low=(0.0,) * 3, high=(255.0,) * 3, mean=(100.0,) * 3, std=(50.0,) * 3
 )
-
-
-def map_scene(
-    predict,
-    scene,
-    normalization,
-    out,
-    *,
-    classes,
-    colors=None,
-    codes=None,
-    shard=(0, 1),
-    progress=None,
-    **options,
-):
-    """Map with a function that predicts."""
-    values = MapValues.of(classes, codes, colors)
-    job = MapJob(predict=predict, normalization=normalization, values=values, **options)
-    return scene_map.map_scene(job, scene, out, shard=shard, progress=progress)
 
 
 def write_image(path, values, *, nodata=0, transform=None, crs="EPSG:32633", **options):

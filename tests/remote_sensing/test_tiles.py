@@ -4,34 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raster_files import write
 
 from cl_core.errors import InputError
 from cl_remote_sensing.rasters.raster import open_scene
 from cl_remote_sensing.rasters.windows import Window, grid
 from cl_remote_sensing.tiles.build import TileIndex, build_index, merge, read_windows
-
-GRID = Affine(10, 0, 300000, 0, -10, 4100000)
-
-
-def write(path, values, *, transform=GRID, crs="EPSG:32652", **profile):
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=values.shape[1],
-        width=values.shape[2],
-        count=len(values),
-        dtype=values.dtype,
-        crs=crs,
-        transform=transform,
-        **profile,
-    ) as file:
-        file.write(values)
-    return path
 
 
 def holey(height, width, seed=0, share=0.4):

@@ -14,12 +14,11 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from raster_files import map_scene
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from cl_core.errors import InputError
-from cl_remote_sensing.mapping import scene_map
-from cl_remote_sensing.mapping.job import MapJob
 from cl_remote_sensing.mapping.quicklook import quicklook, shrunk_image, shrunk_map
 from cl_remote_sensing.mapping.values import MapValues
 from cl_remote_sensing.mapping.writer import create_geotiff, refuse_input, to_cog
@@ -32,25 +31,6 @@ COLORS = ((0, 100, 0), (120, 220, 60), (90, 90, 90))
 VALUES = MapValues.of(NAMES, colors=COLORS)
 NORTH_UP = Affine(10, 0, 5e5, 0, -10, 5e6)
 ROTATED = Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
-
-
-def map_scene(
-    predict,
-    scene,
-    normalization,
-    out,
-    *,
-    classes,
-    colors=None,
-    codes=None,
-    shard=(0, 1),
-    progress=None,
-    **options,
-):
-    """Map with a function that predicts."""
-    values = MapValues.of(classes, codes, colors)
-    job = MapJob(predict=predict, normalization=normalization, values=values, **options)
-    return scene_map.map_scene(job, scene, out, shard=shard, progress=progress)
 
 
 def write_image(path, values, *, transform=NORTH_UP, crs="EPSG:32633", **options):

@@ -17,8 +17,8 @@ from cl_core.runs.fingerprint import Fingerprint, of_arrays
 from cl_graphs.cards import NodeCard
 from cl_graphs.config import EvaluateConfig, PretrainConfig, RobustnessConfig
 from cl_graphs.evaluation.embedding import embed
-from cl_graphs.evaluation.probes import Solver, solver_for
 from cl_graphs.evaluation.scores import node_scores
+from cl_graphs.evaluation.solvers import Solver, solver_for
 from cl_graphs.graph import AttributedGraph, require_classes
 from cl_graphs.hyper import ArielHyper
 from cl_graphs.methods.encode import output_width

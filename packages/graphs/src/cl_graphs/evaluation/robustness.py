@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cl_core.evaluation.probe import random_splits
 from cl_graphs.evaluation.perturbation import add_random_edges, dice, sign_noise
-from cl_graphs.evaluation.probes import Probe, Solver, unit_rows
+from cl_graphs.evaluation.solvers import Probe, Solver, unit_rows
 from cl_graphs.graph import AttributedGraph
 from cl_graphs.methods.attack import AttackConfig, pgd_attack
 from cl_graphs.methods.encode import encode

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from cl_core.evaluation.probe import random_splits
-from cl_graphs.evaluation.probes import Probe, Solver, area_under_curve, unit_rows
+from cl_graphs.evaluation.solvers import Probe, Solver, area_under_curve, unit_rows
 from cl_graphs.progress import silent
 
 __all__ = ["FOLDS", "node_scores", "node_splits", "whole_graph_scores"]
