@@ -22,7 +22,6 @@ __all__ = [
     "Answers",
     "LesionCard",
     "LesionModel",
-    "best_device",
     "build_classifier",
     "load_lesion_model",
 ]
@@ -169,11 +168,6 @@ def build_classifier(kind: ClassifierKind, width: int, num_classes: int) -> nn.M
     if kind == "linear":
         return nn.Linear(width, num_classes)
     return CosineClassifier(width, num_classes)
-
-
-def best_device() -> torch.device:
-    """The accelerator, if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_lesion_model(run: Run) -> LesionModel:

@@ -14,11 +14,12 @@ from torch import Tensor
 from cl_core.errors import InputError
 from cl_core.evaluation.features import device_of
 from cl_core.images import ImageTable
+from cl_core.networks.devices import best_device
 from cl_core.runs import Run
 from cl_medical.lesions.config import EvaluateConfig, PredictConfig, SavedRunOptions
 from cl_medical.lesions.data import Lesions, plain_loader
 from cl_medical.lesions.explain import heat_maps
-from cl_medical.lesions.model import Answers, LesionModel, best_device, load_lesion_model
+from cl_medical.lesions.model import Answers, LesionModel, load_lesion_model
 from cl_medical.lesions.tables import Naming, read_lesions
 
 __all__ = ["SavedRun", "answers_of", "images_to_predict", "images_to_test", "open_run"]

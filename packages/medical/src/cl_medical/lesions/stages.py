@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 
 from cl_core.errors import InputError
 from cl_core.evaluation.knn import knn_predict
-from cl_core.loader import EpochBatches
 from cl_core.networks.backbones import Backbone, build_backbone
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import FitResult, fit, restore_weights
 from cl_core.training.online import OnlineEvaluation
+from cl_core.training.share import ShareBatch
 from cl_core.transforms import Statistics
 from cl_medical.lesions.augment import augmented_view, plain_view
 from cl_medical.lesions.config import TrainConfig
@@ -415,29 +415,6 @@ def build_encoder(config: TrainConfig) -> Backbone:
         weights=config.weights if named else None,
         pretrained=config.weights == "imagenet",
     )
-
-
-class ShareBatch(Callback):
-    """Divides the batch among the devices, whose number is known only when they are there.
-
-    Args:
-        loader: Made for the whole batch.
-        batch_size: Images a step, of all devices together.
-    """
-
-    def __init__(self, loader: DataLoader[Any], batch_size: int) -> None:
-        self.batches = loader.batch_sampler
-        self.batch_size = batch_size
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        share, left = divmod(self.batch_size, trainer.world_size)
-        if left or share < 2:
-            raise InputError(
-                f"--batch_size {self.batch_size} is of all devices together and must be a multiple "
-                f"of their number, {trainer.world_size}, with at least 2 images on each"
-            )
-        assert isinstance(self.batches, EpochBatches)
-        self.batches.batch_size = share
 
 
 class Begun(Callback):
