@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cl_medical.segmentation.config as segmentation
 from cl_core.commands.cli import CommandTable, run_program
+from cl_medical import config as both
 from cl_medical.lesions.config import (
     BenchmarkConfig,
     DemoConfig,
@@ -35,6 +36,7 @@ COMMANDS: CommandTable = {
         "benchmark": (segmentation.BenchmarkConfig, "cl_medical.segmentation.pipeline:benchmark"),
         "demo": (segmentation.DemoConfig, "cl_medical.segmentation.pipeline:demo"),
     },
+    "demo": (both.DemoConfig, "cl_medical.pipeline:demo"),
 }
 
 LISTS = {"backbones": "cl_core.networks.trunks:backbone_rows"}

@@ -18,11 +18,10 @@ from cl_medical.lesions.config import (
     BENCHMARKED,
     BenchmarkConfig,
     Method,
-    SavedRunOptions,
     TrainConfig,
-    TrainingOptions,
 )
 from cl_medical.lesions.measure import Measured, headline_row, measure
+from cl_medical.lesions.options import SavedRunOptions, TrainingOptions
 from cl_medical.lesions.saved import SavedRun, answers_of, open_run
 
 __all__ = ["compare", "jobs", "train_all"]

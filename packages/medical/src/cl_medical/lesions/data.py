@@ -23,10 +23,11 @@ from cl_core.images import (
 )
 from cl_core.loader import make_loader
 from cl_core.runs import Run
+from cl_core.runs.fingerprint import Fingerprint, of_files
 from cl_core.transforms import IMAGENET, Statistics
 from cl_medical.lesions.augment import View, plain_view
-from cl_medical.lesions.config import SplitOptions, TableOptions
 from cl_medical.lesions.leaks import Overlap, find_overlaps, read_pixels
+from cl_medical.lesions.options import SplitOptions, TableOptions
 from cl_medical.lesions.sampling import Sampling, batch_order
 from cl_medical.lesions.split import SPLITS, deal_folds, joined, with_splits
 from cl_medical.lesions.tables import ID, Naming, read_lesions
@@ -34,6 +35,7 @@ from cl_medical.lesions.tables import ID, Naming, read_lesions
 __all__ = [
     "Lesions",
     "class_table",
+    "fingerprint",
     "measure_statistics",
     "naming_of",
     "open_lesions",
@@ -287,6 +289,13 @@ def write_lesions(run: Run, table: ImageTable, *, seed: int) -> str:
     if run.writes:
         write_splits(run.output("lesions.csv"), table, table.splits or (), seed=seed)
     return split_digest(table)
+
+
+def fingerprint(table: ImageTable) -> Fingerprint:
+    """Tell what a run learns from: the images, their labels and their splits."""
+    files = of_files(table.files)
+    both = f"{files.digest} {split_digest(table)}"
+    return Fingerprint(files.about, hashlib.sha256(both.encode()).hexdigest())
 
 
 def split_digest(table: ImageTable) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from cl_medical.lesions.data import Lesions
 from cl_medical.lesions.measure import Measured, headline_row, measure
 from cl_medical.lesions.metrics import confusion
 from cl_medical.lesions.model import Answers
+from cl_medical.lesions.neighbours import BANK, every_nth
 from cl_medical.lesions.saved import SavedRun, answers_of
 from cl_medical.lesions.subgroups import default_subgroups, subgroup_rows
 
@@ -29,9 +30,6 @@ SUBGROUP_RESAMPLES = 200
 
 ALIKE = 5
 """Look-alikes shown of an image."""
-
-BANK = 20_000
-"""Training images among which look-alikes are searched."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +178,7 @@ def _look_alikes(
     """For some images, the training images they resemble most."""
     if not rows or not (saved.path / "lesions.csv").is_file():
         return None, {}
-    train = saved.images("train")
-    kept = np.arange(len(train.table))[:: -(-len(train.table) // BANK)]
-    train = replace(train, table=train.table.select(kept))
+    train = every_nth(saved.images("train"), BANK)
     bank = answers_of(saved.model, train, batch_size=config.batch_size, workers=config.workers)
     cosine, place = look_alikes(answers.features[list(rows)], bank.features, ALIKE)
     pairs = zip(rows, place.tolist(), cosine.tolist(), strict=True)

@@ -95,7 +95,8 @@ def evaluation_page(
     page = _page(f"Evaluation of {card.name}", table.source)
     page.section("Figures").table(
         [headline_row(found.measured, card.positive)],
-        f"{len(table):,} images; 95 % intervals by resampling patients or lesions.",
+        f"{len(table):,} images; 95 % intervals by resampling patients or lesions. "
+        f"{'; '.join(table.notes)}",
     ).table(_class_rows(found))
     page.section("Operating point").text(_operating_words(card.positive, threshold)).figure(
         curves_figure(table.labels, found.p, classes, positive=card.positive, threshold=threshold),

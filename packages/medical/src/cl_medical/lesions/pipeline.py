@@ -21,7 +21,13 @@ from cl_medical.lesions.config import (
     PrepareConfig,
     TrainConfig,
 )
-from cl_medical.lesions.data import class_table, open_lesions, refuse_leaks, write_lesions
+from cl_medical.lesions.data import (
+    class_table,
+    fingerprint,
+    open_lesions,
+    refuse_leaks,
+    write_lesions,
+)
 from cl_medical.lesions.measure import headline_row, measure
 from cl_medical.lesions.model import LesionCard, LesionModel
 from cl_medical.lesions.operating import choose_operating, choose_positive
@@ -79,13 +85,13 @@ def train(config: TrainConfig) -> Outcome:
     lesions = open_lesions(
         config,
         cache=config.cache,
-        pixels=False if config.resume else None,
+        pixels=False if config.resume and config.on_error == "stop" else None,
         threads=max(2, config.workers),
     )
     if not config.allow_leaks:
         refuse_leaks(lesions)
     positive = choose_positive(lesions.classes, config.positive)
-    data = of_files(lesions.table.files)
+    data = fingerprint(lesions.table)
     with Run.create(
         config.out, config, resume=config.resume, overwrite=config.overwrite, data=data
     ) as run:
@@ -229,7 +235,7 @@ def benchmark(config: BenchmarkConfig) -> Outcome:
 
 
 def demo(config: DemoConfig) -> Outcome:
-    """Train SuperCon and a plain classifier on drawn lesions, and compare them.
+    """Train SuperCon and a plain classifier on drawn lesions, compare them, and use one.
 
     Returns:
         The figures of `benchmark`.
@@ -239,13 +245,24 @@ def demo(config: DemoConfig) -> Outcome:
     with Run.create(config.out, config, overwrite=config.overwrite) as run:
         table = draw_lesions(run.output("pictures"), seed=config.seed)
         run.begun()
-        found = benchmark(demo_options(config, table, run.output("benchmark")))
+        options = demo_options(config, table, run.output("benchmark"))
+        found = benchmark(options)
+        one = options.out / "supercon" / f"seed-{config.seed}"
+        out = run.output("evaluate")
+        evaluate(EvaluateConfig(run=one, out=out, resamples=options.resamples))
+        out = run.output("predict")
+        predict(PredictConfig(run=one, out=out, data=str(table.parent), heat_maps=6))
         run.save_metrics(found.metrics)
     return Outcome(
         out=run.path,
         metrics=found.metrics,
         lines=found.lines,
-        files=("benchmark/report.html",),
+        files=(
+            "benchmark/report.html",
+            "evaluate/report.html",
+            "predict/predictions.csv",
+            "predict/heat_maps",
+        ),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,11 +16,12 @@ from cl_core.evaluation.features import device_of
 from cl_core.images import ImageTable
 from cl_core.networks.devices import best_device
 from cl_core.runs import Run
-from cl_medical.lesions.config import EvaluateConfig, PredictConfig, SavedRunOptions
+from cl_medical.lesions.config import EvaluateConfig, PredictConfig
 from cl_medical.lesions.data import Lesions, plain_loader
 from cl_medical.lesions.explain import heat_maps
 from cl_medical.lesions.model import Answers, LesionModel, load_lesion_model
-from cl_medical.lesions.tables import Naming, read_lesions
+from cl_medical.lesions.options import SavedRunOptions
+from cl_medical.lesions.tables import ID, Naming, read_lesions
 
 __all__ = ["SavedRun", "answers_of", "images_to_predict", "images_to_test", "open_run"]
 
@@ -41,16 +42,53 @@ class SavedRun:
     options: Mapping[str, Any]
     threshold: float | None
 
-    def images(self, split: str) -> Lesions:
+    def images(
+        self,
+        split: str,
+        *,
+        roots: Sequence[Path] = (),
+        on_error: Literal["stop", "skip"] = "skip",
+    ) -> Lesions:
         """The images of a split of the training's own table.
+
+        Args:
+            split: Its name.
+            roots: Folders where the images lie now, if they were moved.
+            on_error: At an image that is gone stop, or leave it out and note it.
 
         Raises:
             InputError: If the table is gone or has no such split.
         """
         table = read_lesions(
-            self.path / "lesions.csv", naming=Naming(convention="prepared"), on_error="skip"
+            self.path / "lesions.csv",
+            roots=(self.path, *roots),
+            naming=Naming(convention="prepared"),
+            on_error=on_error,
         )
         return Lesions(table.with_classes(self.model.classes).of_split(split), ())
+
+    def seen(self, table: ImageTable) -> list[str]:
+        """Tell which images the model was trained or chosen on: their figures flatter.
+
+        By id, and by patient or lesion where both tables know it.
+        """
+        path = self.path / "lesions.csv"
+        if not path.is_file():
+            return []
+        own = read_lesions(path, naming=Naming(convention="prepared"), files=False)
+        known = [row for row, name in enumerate(own.splits or ()) if name in ("train", "val")]
+        ids = {own.column(ID)[row] for row in known}
+        groups = {own.groups[row] for row in known} - {""} if own.groups is not None else set()
+        images = sum(name in ids for name in table.column(ID))
+        related = sum(group in groups for group in table.groups or ())
+        told = []
+        if images:
+            told.append(f"{images:,} of these images are ones the model was trained or chosen on")
+        if related:
+            told.append(
+                f"{related:,} are of patients or lesions that the model was trained or chosen on"
+            )
+        return told
 
     @torch.no_grad()
     def probabilities(self, views: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
@@ -97,7 +135,9 @@ def images_to_test(config: EvaluateConfig, saved: SavedRun) -> Lesions:
         InputError: If they cannot be read, or have a label that the model does not know.
     """
     if config.data is None:
-        return saved.images(config.split)
+        return saved.images(
+            config.split, roots=_several(config.root), on_error=config.on_error or "stop"
+        )
     options = saved.options
     table = read_lesions(
         config.data,
@@ -112,7 +152,8 @@ def images_to_test(config: EvaluateConfig, saved: SavedRun) -> Lesions:
         conflicts=config.conflicts,
         on_error=config.on_error or options.get("on_error", "stop"),
     )
-    return Lesions(table.with_classes(saved.model.classes), ())
+    table = table.with_classes(saved.model.classes)
+    return Lesions(table.noting(saved.seen(table)), ())
 
 
 def images_to_predict(config: PredictConfig, saved: SavedRun) -> ImageTable:

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from cl_core.errors import InputError
-from cl_core.evaluation.knn import knn_predict
 from cl_core.networks.backbones import Backbone, build_backbone
 from cl_core.runs import Run
 from cl_core.seeding import seed_everything
 from cl_core.training import FitResult, fit, restore_weights
-from cl_core.training.online import OnlineEvaluation
 from cl_core.training.share import ShareBatch
 from cl_core.transforms import Statistics
-from cl_medical.lesions.augment import augmented_view, plain_view
+from cl_medical.lesions.batches import Batches
 from cl_medical.lesions.config import TrainConfig
-from cl_medical.lesions.data import Lesions, measure_statistics, plain_loader, training_loader
+from cl_medical.lesions.criteria import LOSS_OF, Loss, LossName, build_criterion
+from cl_medical.lesions.data import Lesions, measure_statistics
 from cl_medical.lesions.hyper import OptimizerHyper
-from cl_medical.lesions.imbalance import (
-    class_counts,
-    effective_number_weights,
-    focal_loss,
-    inverse_frequency_weights,
-    ldam_loss,
-    ldam_margins,
-    weighted_cross_entropy,
-)
+from cl_medical.lesions.imbalance import class_counts
 from cl_medical.lesions.model import build_classifier
-from cl_medical.lesions.supercon import Classification, Criterion, Representation
+from cl_medical.lesions.neighbours import BANK, KNN, every_nth, watch_neighbours
+from cl_medical.lesions.supercon import Classification, Representation
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
-__all__ = ["NAMES", "Trained", "build_criterion", "build_encoder", "train_stages"]
+__all__ = ["NAMES", "Trained", "build_encoder", "train_stages"]
 
 NAMES = {
     "supercon": "SuperCon",
@@ -53,19 +43,7 @@ NAMES = {
 }
 """The methods as reports call them."""
 
-BANK = 20_000
-"""Training images that vote in the kNN figure of stage 1; more cost time and change little."""
-
-KNN, F1 = "val/knn_macro_f1", "val/macro_f1"
-
-Loss = Literal["cross_entropy", "balanced", "focal", "ldam"]
-
-_LOSS_OF: dict[str, Loss] = {
-    "cross_entropy": "cross_entropy",
-    "weighted": "balanced",
-    "focal": "focal",
-    "ldam": "ldam",
-}
+F1 = "val/macro_f1"
 
 
 @dataclass
@@ -123,6 +101,10 @@ class _Stages:
     notes: list[str]
     seconds: float = 0.0
 
+    @property
+    def batches(self) -> Batches:
+        return Batches(self.config, self.statistics)
+
     @classmethod
     def of(cls, config: TrainConfig, lesions: Lesions, run: Run) -> _Stages:
         train = lesions.part("train")
@@ -148,11 +130,19 @@ class _Stages:
             return encoder, False
         watch: list[Callback] = []
         if hyper.knn_every:
-            watch.append(self._watch_neighbours())
+            watch.append(
+                watch_neighbours(
+                    self.batches.plain(every_nth(self.train, BANK)),
+                    self.batches.plain(self.val),
+                    num_classes=len(self.train.classes),
+                    neighbours=hyper.neighbours,
+                    every=hyper.knn_every,
+                )
+            )
         chosen = bool(hyper.knn_every) and config.select == "best"
         anew = self._fit(
             module,
-            self._loader(self._two_views()),
+            self.batches.of_two_views(self.train),
             name="stage1",
             epochs=config.first_epochs,
             monitor=KNN if chosen else None,
@@ -180,7 +170,7 @@ class _Stages:
         )
         self._fit(
             module,
-            self._loader([self._augmented()], drop_last=False),
+            self.batches.of_one_view(self.train),
             name="stage2",
             epochs=hyper.epochs,
             monitor=F1 if config.select == "best" else None,
@@ -194,7 +184,7 @@ class _Stages:
         config = self.config
         seed_everything(config.seed)
         encoder = build_encoder(config)
-        loss = self._criterion(_LOSS_OF[config.method])
+        loss = self._criterion(LOSS_OF[config.method])
         module = Classification(
             encoder,
             build_classifier(loss.classifier, encoder.out_features, len(self.train.classes)),
@@ -203,7 +193,7 @@ class _Stages:
         )
         self._fit(
             module,
-            self._loader(self._two_views()),
+            self.batches.of_two_views(self.train),
             name="training",
             epochs=config.epochs,
             monitor=F1 if config.select == "best" else None,
@@ -241,7 +231,7 @@ class _Stages:
                 epochs=epochs,
                 seed=config.seed,
                 trainer=config.trainer,
-                val_loader=self._plain(self.val) if validate else None,
+                val_loader=self.batches.plain(self.val) if validate else None,
                 callbacks=[
                     ShareBatch(loader, config.batch_size),
                     Begun(self.run),
@@ -266,67 +256,7 @@ class _Stages:
             f"{best[monitor]:.3f}"
         )
 
-    def _augmented(self) -> Callable[[Tensor], Tensor]:
-        config = self.config
-        return augmented_view(
-            config.image_size,
-            self.statistics,
-            augmentation=config.augmentation,
-            library=config.library,
-        )
-
-    def _two_views(self) -> list[Callable[[Tensor], Tensor]]:
-        config, augmented = self.config, self._augmented()
-        if config.stage1.views == "aug+aug":
-            return [augmented, augmented]
-        return [plain_view(config.image_size, self.statistics), augmented]
-
-    def _loader(
-        self, views: list[Callable[[Tensor], Tensor]], *, drop_last: bool = True
-    ) -> DataLoader[Any]:
-        config = self.config
-        return training_loader(
-            self.train,
-            views,
-            sampling=config.sampling,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            seed=config.seed,
-            drop_last=drop_last,
-        )
-
-    def _plain(self, lesions: Lesions) -> DataLoader[Any]:
-        config = self.config
-        return plain_loader(
-            lesions,
-            config.image_size,
-            self.statistics,
-            batch_size=2 * config.batch_size,
-            workers=config.workers,
-        )
-
-    def _watch_neighbours(self) -> OnlineEvaluation:
-        from torchmetrics.functional.classification import multiclass_f1_score
-
-        hyper, classes = self.config.stage1, len(self.train.classes)
-        rows = np.arange(len(self.train.table))
-        bank = replace(self.train, table=self.train.table.select(rows[:: -(-len(rows) // BANK)]))
-
-        def macro_f1(x: Tensor, y: Tensor, x_test: Tensor | None, y_test: Tensor | None) -> float:
-            assert x_test is not None
-            assert y_test is not None
-            answers = knn_predict(x_test, x, y, k=hyper.neighbours)
-            f1 = multiclass_f1_score(answers, y_test, num_classes=classes, average="macro")
-            return float(f1)
-
-        return OnlineEvaluation(
-            self._plain(bank),
-            self._plain(self.val),
-            measures={KNN: macro_f1},
-            every=hyper.knn_every,
-        )
-
-    def _criterion(self, loss: Loss) -> _Loss:
+    def _criterion(self, loss: LossName) -> Loss:
         counts = class_counts(torch.from_numpy(self.train.table.labels), len(self.train.classes))
         return build_criterion(loss, counts, self.config, classes=self.train.classes)
 
@@ -340,65 +270,6 @@ class _Stages:
             self.seconds,
             self.notes,
         )
-
-
-@dataclass(frozen=True)
-class _Loss:
-    """A loss, and the classifier whose outputs it takes."""
-
-    criterion: Criterion
-    classifier: Literal["linear", "cosine"] = "linear"
-    scale: float = 1.0
-
-
-def build_criterion(
-    loss: Loss, counts: Tensor, config: TrainConfig, *, classes: tuple[str, ...]
-) -> _Loss:
-    """Make a loss of the options and the training images' classes.
-
-    Raises:
-        InputError: If a class has no training image, or `focal.alpha` has another length.
-    """
-    if bool((counts < 1).any()):
-        lost = classes[int(counts.argmin())]
-        raise InputError(f"no training image is of class {lost}: split anew, or leave it out")
-    weights = (
-        inverse_frequency_weights(counts)
-        if config.class_weights == "inverse"
-        else effective_number_weights(counts)
-    )
-    if loss == "cross_entropy":
-        return _Loss(lambda logits, y, _: nn.functional.cross_entropy(logits.float(), y))
-    if loss == "balanced":
-        return _Loss(
-            lambda logits, y, _: weighted_cross_entropy(logits, y, weights.to(logits.device))
-        )
-    if loss == "focal":
-        focal = config.focal
-        if focal.alpha is not None and len(focal.alpha) != len(classes):
-            raise InputError(
-                f"--focal.alpha has {len(focal.alpha)} weights for {len(classes)} classes "
-                f"({', '.join(classes)}): give one each"
-            )
-        return _Loss(
-            lambda logits, y, _: focal_loss(
-                logits, y, gamma=focal.gamma, alpha=focal.alpha, detach_pt=focal.detach_pt
-            )
-        )
-    ldam = config.ldam
-    margins = ldam_margins(counts, ldam.largest_margin)
-
-    def criterion(cosines: Tensor, y: Tensor, progress: float) -> Tensor:
-        late = progress >= ldam.reweight_from
-        return ldam_loss(
-            cosines,
-            y,
-            margins.to(cosines.device),
-            scale=ldam.scale,
-            weights=weights.to(cosines.device) if late else None,
-        )
-
-    return _Loss(criterion, "cosine", ldam.scale)
 
 
 def build_encoder(config: TrainConfig) -> Backbone:

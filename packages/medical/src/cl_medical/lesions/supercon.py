@@ -87,7 +87,8 @@ class Representation(L.LightningModule):
         self._warned = False
 
     def training_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
-        z = self.head(self.encoder(_joined(batch)))  # one pass: batch norms see both views
+        x = torch.cat(list(batch.views))  # one pass: batch norms see both views
+        z = self.head(self.encoder(x))
         views = torch.stack(z.chunk(len(batch.views)), dim=1)
         y = torch.as_tensor(batch.label)
         loss = sup_con(
@@ -183,7 +184,7 @@ class Classification(L.LightningModule):
         return logits
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        logits = self(_joined(batch))
+        logits = self(torch.cat(list(batch.views)))
         y = torch.as_tensor(batch.label).repeat(len(batch.views))
         loss = self.criterion(logits, y, self.current_epoch / max(1, self.trainer.max_epochs or 1))
         self.log("train/loss", loss, batch_size=len(y), on_step=False, on_epoch=True)
@@ -232,11 +233,6 @@ def collapsed_floor(labels: Integer[Tensor, " n"]) -> Float[Tensor, ""]:
     positives = size[label] - 1
     counted = positives[positives > 0].to(torch.float32)
     return cast(Tensor, counted.log().mean() if len(counted) else counted.sum())
-
-
-def _joined(batch: Sample) -> Float[Tensor, "n c h w"]:
-    """All views of a batch, view by view; with channels last a processor takes a third less."""
-    return torch.cat(list(batch.views)).contiguous(memory_format=torch.channels_last)
 
 
 def _uniformity(cosines: Float[Tensor, "n n"]) -> Float[Tensor, ""]:

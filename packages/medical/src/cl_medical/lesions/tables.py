@@ -6,7 +6,6 @@ names an image, whatever folder it lies in. The table that comes out has it as t
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +14,10 @@ from typing import Any, Literal
 
 from cl_core.errors import InputError
 from cl_core.images import ImageTable, list_images
-from cl_core.images.folder import find_images
-from cl_core.images.opening import EXTENSIONS
 from cl_core.tables.files import Table, read_table
 from cl_core.tables.labels import class_names, encode_labels, is_missing
 from cl_medical.lesions.conventions import Convention, Roles, find_roles
+from cl_medical.lesions.locating import image_id, locate
 
 __all__ = ["ID", "Naming", "read_lesions", "relabelled"]
 
@@ -65,7 +63,7 @@ class _Rows:
 
     @property
     def ids(self) -> list[str]:
-        return [_id(image) for image in self.images]
+        return [image_id(image) for image in self.images]
 
     def keep(self, rows: Sequence[int]) -> None:
         for name in ("images", "labels", "groups", "splits"):
@@ -119,7 +117,12 @@ def read_lesions(
     where = list(roots) or [path if path.is_dir() else path.parent]
     found: list[str | None] = list(rows.images)
     if files and not located:
-        found = _locate(rows, where)
+        found, unsure = locate(rows.images, where)
+        if unsure:
+            rows.faults.append(
+                f"{len(unsure)} images lie in several files that differ, {_examples(unsure)}: give "
+                "their folder as --root, or write its name into the table"
+            )
     if rows.faults:
         raise InputError(f"{rows.source}: {'; '.join(rows.faults)}")
     if None in found:
@@ -214,7 +217,7 @@ def _of_table(path: Path, metadata: Sequence[Path], naming: Naming, *, labelled:
         source=str(path),
         images=columns[roles.image],
         labels=_labels(names, columns, roles),
-        groups=None if roles.group is None else columns[roles.group],
+        groups=None if roles.group is None else _groups(columns[roles.group]),
         splits=None if roles.split is None else columns[roles.split],
         about={
             name: cells
@@ -227,6 +230,11 @@ def _of_table(path: Path, metadata: Sequence[Path], naming: Naming, *, labelled:
     if roles.group is not None:  # subgroups may be asked of it by its name
         rows.about[names[roles.group]] = columns[roles.group]
     return _mapped(rows, naming.mapping)
+
+
+def _groups(cells: Sequence[str]) -> list[str]:
+    """Patients or lesions; images whose one is "unknown" do not belong together for that."""
+    return ["" if is_missing(cell) else cell.strip() for cell in cells]
 
 
 def _mapped(rows: _Rows, mapping: Mapping[str, Any] | None) -> _Rows:
@@ -275,11 +283,21 @@ def _joined(
     at = find_roles(
         names, list(joined.values()), source=source, image=naming.image, labelled=False
     ).image
-    ids = [_id(cell) for cell in list(joined.values())[at]]
+    ids = [image_id(cell) for cell in list(joined.values())[at]]
     for path, other in more:
         columns = [list(column.text) for column in other.columns]
         own = find_roles(list(other.names or ()), columns, source=str(path), labelled=False).image
-        row_of = {_id(cell): row for row, cell in enumerate(columns[own])}
+        row_of: dict[str, int] = {}
+        torn = []
+        for row, cell in enumerate(columns[own]):
+            first = row_of.setdefault(image_id(cell), row)
+            if any(cells[row] != cells[first] for k, cells in enumerate(columns) if k != own):
+                torn.append(image_id(cell))
+        if torn:
+            raise InputError(
+                f"{path}: {len(torn)} rows say other things of an image than an earlier row, "
+                f"{_examples(torn)}: keep one"
+            )
         if not row_of.keys() & set(ids):
             raise InputError(f"{path}: none of its images is in {source}; check --metadata")
         for k, (name, cells) in enumerate(zip(list(other.names or ()), columns, strict=True)):
@@ -338,32 +356,6 @@ def _crossing(rows: _Rows, rows_of: Mapping[str, Sequence[int]]) -> int:
     return sum(len({splits[row] for row in own}) > 1 for own in rows_of.values())
 
 
-def _locate(rows: _Rows, roots: Sequence[Path]) -> list[str | None]:
-    found = [_at(image, roots) for image in rows.images]
-    if None not in found:
-        return found
-    anywhere: dict[str, str] = {}
-    for root in roots:
-        if root.is_dir():
-            for name in find_images(root)[0]:
-                anywhere.setdefault(_id(name), str(root / name))
-    return [
-        file or anywhere.get(_id(image)) for file, image in zip(found, rows.images, strict=True)
-    ]
-
-
-def _at(image: str, roots: Sequence[Path]) -> str | None:
-    """The file of a cell: at its path, or with an extension that it lacks."""
-    for root in roots:
-        path = os.path.join(root, image)  # noqa: PTH118 - a million of them; absolute cells win
-        if os.path.isfile(path):  # noqa: PTH113
-            return path
-        for extension in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"):
-            if os.path.isfile(path + extension):  # noqa: PTH113
-                return path + extension
-    return None
-
-
 def _settle_missing(
     rows: _Rows, found: Sequence[str | None], roots: Sequence[Path], *, skip: bool
 ) -> list[str | None]:
@@ -380,13 +372,6 @@ def _settle_missing(
     rows.notes.append(f"{told}; left out")
     rows.keep(kept)
     return [found[row] for row in kept]
-
-
-def _id(image: str) -> str:
-    """The file name without folder and extension; a dot that begins no extension stays."""
-    name = image.strip().replace("\\", "/").rpartition("/")[2]
-    stem, dot, extension = name.rpartition(".")
-    return stem if dot and f".{extension.lower()}" in EXTENSIONS else name
 
 
 def _examples(names: Sequence[str]) -> str:
