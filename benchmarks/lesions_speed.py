@@ -1,6 +1,6 @@
 """The lesion pipeline and a step of stage 1 beside what a user would write by hand.
 
-    uv run python benchmarks/lesions_speed.py [--rounds 9] [--out benchmarks/results/lesions_speed.md]
+    uv run python benchmarks/lesions_speed.py [--rounds 9] [--out PAGE]
 
 Views: JPEGs of 600 x 450 pixels to a plain and an augmented view of 224, through a loader in the
 main process, by the official set of SuperCon's code; by hand that is Pillow, torchvision's resize
@@ -188,9 +188,9 @@ def main() -> None:
     lines = [
         "# The lesion pipeline beside code written by hand",
         "",
-        f"`python benchmarks/lesions_speed.py --rounds {options.rounds} --images "
-        f"{options.images}`: torch {torch.__version__}, albumentations {A.__version__}, one thread "
-        f"of a shared machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores at the end). "
+        f"`python benchmarks/lesions_speed.py --rounds {options.rounds} "
+        f"--images {options.images}`: torch {torch.__version__}, albumentations {A.__version__}, "
+        f"one thread of a shared machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores). "
         "Processor seconds, median of the rounds taken in turn; the ratio is the median of the "
         "rounds' ratios, below 1 where ours is faster.",
         "",

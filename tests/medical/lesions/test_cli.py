@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +107,69 @@ def test_a_prediction_that_was_killed_goes_on_behind_its_last_whole_row(trained,
     assert not (killed / "predictions.csv.part").exists()
 
 
+KILLED = """
+import os, signal, sys
+from cl_medical.cli import main
+from cl_medical.lesions.prediction import PredictionTable
+
+write, batches = PredictionTable.write, []
+
+def write_and_die(self, images, p):
+    write(self, images, p)
+    batches.append(images)
+    if len(batches) == 2:
+        self._file.write("cut sho")
+        self._file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+PredictionTable.write = write_and_die
+main(sys.argv[1:])
+"""
+
+
+def test_a_prediction_ended_by_sigkill_is_resumed_to_the_same_table(trained, table, tmp_path):
+    argv = ["lesions", "predict", "--run", str(trained), "--data", str(table.parent)]
+    argv += ["--batch_size", "16", "--out"]
+    killed = tmp_path / "killed"
+    ended = subprocess.run([sys.executable, "-c", KILLED, *argv, str(killed)], check=False)
+    assert ended.returncode == -9
+    assert not (killed / "predictions.csv").exists()
+    assert (killed / "predictions.csv.part").read_text().count("\n") == 33
+    assert main([*argv, str(killed), "--resume"]) == 0
+    assert main([*argv, str(tmp_path / "whole")]) == 0
+    found = (killed / "predictions.csv").read_text()
+    assert found == (tmp_path / "whole" / "predictions.csv").read_text()
+
+
+def test_a_run_is_not_resumed_on_other_labels(table, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(table.parent, folder)
+    argv = ("lesions", "train", "--data", folder / "drawn.csv", *SMALL, "--epochs", "1")
+    argv += ("--method", "cross_entropy", "--out", tmp_path / "run")
+    assert main([str(word) for word in argv]) == 0
+    text = (folder / "drawn.csv").read_text().replace("mole-000.png,mole", "mole-000.png,spot")
+    (folder / "drawn.csv").write_text(text)
+    assert "are not those that" in refused(capsys, *argv, "--resume")
+
+
+def test_subgroups_and_images_that_were_trained_on_are_told(trained, table, tmp_path, capsys):
+    argv = ["lesions", "evaluate", "--run", str(trained), "--data", str(table)]
+    argv += ["--resamples", "5", "--subgroups", "[sex]", "--fewest", "1000"]
+    assert main([*argv, "--out", str(tmp_path / "e")]) == 0
+    assert "of these images are ones the model was trained or chosen on" in capsys.readouterr().out
+    told = refused(capsys, *argv[:-3], "[sexe]", "--out", tmp_path / "f")
+    assert "sexe" in told
+
+
+def test_images_that_were_moved_are_found_again_or_missed_in_a_line(trained, table, tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(trained, run)  # its table names images by paths that end nowhere now
+    shutil.copytree(table.parent, moved)
+    argv = ["lesions", "evaluate", "--run", str(run), "--resamples", "5"]
+    assert main(argv) == 2
+    assert main([*argv, "--root", str(moved)]) == 0
+
+
 def test_stage_2_alone_is_trained_on_a_representation_that_is_there(trained, table, tmp_path):
     out = tmp_path / "balanced"
     argv = ["lesions", "train", "--data", str(table), *SMALL, "--epochs", "5", "--out", str(out)]
@@ -131,6 +197,13 @@ def test_prepare_writes_a_table_that_train_reads_and_tells_what_is_rare(table, t
     with (out / "lesions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["split"] for row in rows} == {"train", "val", "test"}
+    text = table.read_text().splitlines(keepends=True)
+    again = table.with_name("again.csv")
+    again.write_text("".join([*text, text[5]]))
+    argv = ["lesions", "prepare", "--data", str(again), "--out", str(tmp_path / "again")]
+    assert main(argv) == 0
+    assert "1 rows that repeat an image left out" in capsys.readouterr().out
+    again.unlink()
     told = refused(capsys, "lesions", "prepare", "--data", table, "--out", out)
     assert "--overwrite" in told
 
@@ -169,6 +242,10 @@ def test_bad_tables_are_told_with_what_to_do(trained, table, tmp_path, capsys):
     assert "at least 2 classes" in trying({"image": names, "label": ["a"] * 8})
     assert "are missing, first 'i99'" in trying({"image": ["i99", *names[1:]], "label": labels})
     assert "under two labels" in trying({"image": [*names, "i0"], "label": [*labels, "b"]})
+    hot = {"image": names, "MEL": [1, 0, 1, 1, 0, 0, 0, 0], "NV": [0, 0, 1, 0, 1, 1, 1, 1]}
+    told = trying(hot)
+    assert "2 rows have not exactly one 1 among the columns of the classes" in told
+    assert "'i1' (0), 'i2' (2)" in told
     lone = {"image": names, "label": labels, "lesion_id": ["l"] * 4 + list("mnop")}
     assert "'a' (1)" in trying(lone)
     (tmp_path / "d" / "i3.jpg").write_bytes(b"no picture")

@@ -74,6 +74,59 @@ def test_the_loss_of_stage_1_is_the_official_one(name):
     )
 
 
+def anchors(z: Tensor, y: Tensor, tau: float, base: float, *, one: bool) -> tuple[list, list]:
+    """The loss and the number of positives of each anchor, by loops; NaN for a lone one."""
+    rows = z.transpose(0, 1).flatten(0, 1)
+    labels = y.repeat(z.shape[1]).tolist()
+    losses, positives = [], []
+    for i in range(len(z) if one else len(rows)):
+        others = [k for k in range(len(rows)) if k != i]
+        s = {k: float(rows[i] @ rows[k]) / tau for k in others}
+        log_sum = max(s.values()) + np.log(sum(np.exp(v - max(s.values())) for v in s.values()))
+        own = [k for k in others if labels[k] == labels[i]]
+        positives.append(len(own))
+        mean = sum(s[k] for k in own) / len(own) if own else np.nan
+        losses.append(tau / base * (log_sum - mean))
+    return losses, positives
+
+
+@pytest.mark.parametrize(
+    ("name", "tau", "base", "one"),
+    [
+        ("a_all_t07", 0.07, 0.07, False),
+        ("a_one_t07", 0.07, 0.07, True),
+        ("a_all_t10_b07", 0.1, 0.07, False),
+        ("a_all_t50_b50", 0.5, 0.5, False),
+    ],
+)
+def test_every_anchor_and_the_gradient_of_unit_rows_are_the_official_ones(name, tau, base, one):
+    z = golden("a_z")
+    losses, positives = anchors(z, golden("a_labels"), tau, base, one=one)
+    assert losses == pytest.approx(GOLDEN[f"{name}_per_anchor"].tolist(), rel=1e-6)
+    assert positives == GOLDEN[f"{name}_npos"].tolist()
+    z = z.clone().requires_grad_()
+    contrast = "one" if one else "all"
+    loss = sup_con(z, golden("a_labels"), tau, base_temperature=base, contrast=contrast)
+    assert loss.item() == pytest.approx(float(np.mean(losses)), rel=1e-6)
+    # Ours passes through the normalisation, which takes out what is along a row.
+    free = golden(f"{name}_grad_z")
+    tangent = free - (free * z.detach()).sum(dim=2, keepdim=True) * z.detach()
+    torch.testing.assert_close(torch.autograd.grad(loss, z)[0], tangent, rtol=1e-6, atol=1e-8)
+
+
+def test_lone_anchors_are_nan_in_the_official_code_and_left_out_or_zero_here():
+    u, y, tau = golden("b_u"), golden("b_labels"), float(GOLDEN["b_tau"])
+    losses, positives = anchors(torch.nn.functional.normalize(u, dim=2), y, tau, tau, one=False)
+    assert losses == pytest.approx(GOLDEN["b_per_anchor"].tolist(), rel=1e-6, nan_ok=True)
+    assert positives == GOLDEN["b_npos"].tolist()
+    assert np.isnan(GOLDEN["b_official_loss"])
+    for rule, name in (("skip", "b_mean_valid_loss"), ("zero", "b_mean_all_loss")):
+        found = sup_con(u, y, tau, no_positive=rule)
+        assert found.item() == pytest.approx(float(GOLDEN[name]), rel=1e-6)
+    lone = sup_con(golden("c_all_lone_u"), golden("c_all_lone_labels"), 0.1)
+    assert lone.item() == float(GOLDEN["c_all_lone_loss"])
+
+
 def test_the_projection_head_is_the_golden_one():
     head = build_head("supcon", 6, 5).double()
     first, second = (part for part in head.layers if isinstance(part, torch.nn.Linear))

@@ -98,6 +98,31 @@ def test_metadata_is_joined_by_the_image(images, tmp_path):
     assert table.column("sex") == ("female",) * 3 + ("male",) * 3
 
 
+def test_metadata_that_say_two_things_of_an_image_are_refused(images, tmp_path):
+    path = write_table(tmp_path / "truth.csv", CONVENTIONS["isic2019"])
+    columns = {"image": [*NAMES, NAMES[0]], "sex": ["male"] * 6 + ["female"]}
+    about = write_table(tmp_path / "meta.csv", columns)
+    with pytest.raises(InputError, match=r"1 rows say other things of an image.*'ISIC_0000'"):
+        read_lesions(path, roots=[images], metadata=[about])
+
+
+def test_a_name_that_two_different_files_have_is_refused_and_copies_are_not(tmp_path):
+    write_images(tmp_path / "d" / "one", NAMES)
+    write_images(tmp_path / "d" / "two", NAMES)
+    path = write_table(tmp_path / "ham.csv", CONVENTIONS["ham10000"])
+    assert len(read_lesions(path, roots=[tmp_path / "d"])) == 6
+    write_images(tmp_path / "d" / "two", NAMES[2:3], seed=5)
+    with pytest.raises(InputError, match="1 images lie in several files that differ, 'ISIC_0002'"):
+        read_lesions(path, roots=[tmp_path / "d"])
+    assert len(read_lesions(path, roots=[tmp_path / "d" / "two"])) == 6
+
+
+def test_images_of_unknown_lesions_do_not_belong_together(images, tmp_path):
+    columns = CONVENTIONS["ham10000"] | {"lesion_id": ["unknown", "nan", "", "l2", " l2", "NA"]}
+    table = read_lesions(write_table(tmp_path / "t.csv", columns), roots=[images])
+    assert table.groups == ("", "", "", "l2", "l2", "")
+
+
 def test_labels_are_renamed_and_left_out_by_a_mapping():
     mapping = {"mel": 1, "UNK": None, "*": 0}
     assert relabelled(["mel", "nv", "UNK", ""], mapping, "a.csv") == ["1", "0", None, ""]
