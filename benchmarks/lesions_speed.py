@@ -185,12 +185,13 @@ def main() -> None:
     for backbone, size, batch in (("resnet-8-16-32-64-128", 64, 128), ("resnet18", 64, 32)):
         found = compare(steps(backbone, size, batch), options.rounds)
         rows.append((f"stage-1 step, {backbone}, {size} px, batch {batch}", *found))
+    load = os.getloadavg()[0]
     lines = [
         "# The lesion pipeline beside code written by hand",
         "",
         f"`python benchmarks/lesions_speed.py --rounds {options.rounds} "
         f"--images {options.images}`: torch {torch.__version__}, albumentations {A.__version__}, "
-        f"one thread of a shared machine (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores). "
+        f"one thread of a shared machine (load {load:.0f} on {os.cpu_count()} cores). "
         "Processor seconds, median of the rounds taken in turn; the ratio is the median of the "
         "rounds' ratios, below 1 where ours is faster.",
         "",
