@@ -162,7 +162,7 @@ def test_subgroups_and_images_that_were_trained_on_are_told(trained, table, tmp_
 
 
 def test_images_that_were_moved_are_found_again_or_missed_in_a_line(trained, table, tmp_path):
-    run, moved = tmp_path / "run", tmp_path / "moved"
+    run, moved = tmp_path / "far" / "away" / "run", tmp_path / "moved"
     shutil.copytree(trained, run)  # its table names images by paths that end nowhere now
     shutil.copytree(table.parent, moved)
     argv = ["lesions", "evaluate", "--run", str(run), "--resamples", "5"]
@@ -245,7 +245,7 @@ def test_bad_tables_are_told_with_what_to_do(trained, table, tmp_path, capsys):
     hot = {"image": names, "MEL": [1, 0, 1, 1, 0, 0, 0, 0], "NV": [0, 0, 1, 0, 1, 1, 1, 1]}
     told = trying(hot)
     assert "2 rows have not exactly one 1 among the columns of the classes" in told
-    assert "'i1' (0), 'i2' (2)" in told
+    assert "'i1 (0)', 'i2 (2)'" in told
     lone = {"image": names, "label": labels, "lesion_id": ["l"] * 4 + list("mnop")}
     assert "'a' (1)" in trying(lone)
     (tmp_path / "d" / "i3.jpg").write_bytes(b"no picture")
