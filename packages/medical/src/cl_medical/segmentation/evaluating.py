@@ -11,12 +11,14 @@ from cl_medical.segmentation import pages
 from cl_medical.segmentation.config import EvaluateConfig
 from cl_medical.segmentation.evaluation import paired_tests, score_manifest, scored_cases
 from cl_medical.segmentation.inference import Inference
-from cl_medical.segmentation.manifest import SPLITS, Manifest, ManifestError
+from cl_medical.segmentation.manifest import SPLITS, Manifest
 from cl_medical.segmentation.prediction import device_named, write_mask
+from cl_medical.segmentation.problems import ManifestError
 from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.records import shown_rows, write_tables
 from cl_medical.segmentation.saved import SavedModel
-from cl_medical.segmentation.scoring import CaseScores, read_case_scores, summarise
+from cl_medical.segmentation.scoring import CaseScores
+from cl_medical.segmentation.summaries import read_case_scores, summarise
 
 __all__ = ["evaluate_run"]
 

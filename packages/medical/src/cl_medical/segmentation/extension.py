@@ -19,11 +19,12 @@ from cl_medical.segmentation.evaluation import score_manifest
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Domain, Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
+from cl_medical.segmentation.planning import sources_of
 from cl_medical.segmentation.preparation import Examined, deal_splits
 from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.saved import Networks, SavedModel
 from cl_medical.segmentation.single import Trained, domain_card, examined_data
-from cl_medical.segmentation.training import fit_network, sources_of
+from cl_medical.segmentation.training import fit_network
 
 __all__ = ["extend_model", "new_domain"]
 

@@ -12,7 +12,8 @@ from cl_core.runs import Run
 from cl_medical.segmentation.embedding import DomainPoints
 from cl_medical.segmentation.overlays import draw_overlays, picked
 from cl_medical.segmentation.prediction import Predicted
-from cl_medical.segmentation.scoring import CaseScores, summary_rows
+from cl_medical.segmentation.scoring import CaseScores
+from cl_medical.segmentation.summaries import summary_rows
 
 __all__ = [
     "benchmark_page",

@@ -24,7 +24,7 @@ from cl_medical.segmentation.modes import train_within
 from cl_medical.segmentation.preparation import deal_splits, examine
 from cl_medical.segmentation.reading import fingerprint_of, open_manifest
 from cl_medical.segmentation.records import finish_training, shown_rows
-from cl_medical.segmentation.scoring import read_case_scores
+from cl_medical.segmentation.summaries import read_case_scores
 
 __all__ = ["benchmark", "check", "demo", "evaluate", "extend", "predict", "train"]
 

@@ -19,6 +19,7 @@ from cl_medical.segmentation.evaluation import score_manifest
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Domain, Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
+from cl_medical.segmentation.planning import new_network, plan_of, sources_of
 from cl_medical.segmentation.preparation import Examined, examine
 from cl_medical.segmentation.reading import MANIFEST
 from cl_medical.segmentation.saved import (
@@ -28,8 +29,9 @@ from cl_medical.segmentation.saved import (
     SavedModel,
     SegmentationCard,
 )
-from cl_medical.segmentation.scoring import CaseScores, summarise
-from cl_medical.segmentation.training import fit_network, new_network, plan_of, sources_of
+from cl_medical.segmentation.scoring import CaseScores
+from cl_medical.segmentation.summaries import summarise
+from cl_medical.segmentation.training import fit_network
 
 __all__ = ["Trained", "card_of", "domain_card", "examined_data", "start_from", "train_one"]
 
