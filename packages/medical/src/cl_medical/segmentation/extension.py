@@ -52,6 +52,11 @@ def new_domain(manifest: Manifest, model: SavedModel) -> Domain:
             f"--data {manifest.source}: the model has a domain {domain.name} already; give the new "
             "one another name"
         )
+    if domain.channels > card.plan.in_channels:
+        raise InputError(
+            f"--data {manifest.source}: cases of {domain.name} have {domain.channels} images, but "
+            f"the model takes {card.plan.in_channels}"
+        )
     return domain
 
 

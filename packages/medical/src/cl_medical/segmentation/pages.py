@@ -62,6 +62,7 @@ def evaluation_page(
     metrics: Mapping[str, float],
     scores: Sequence[CaseScores],
     tests: Sequence[Mapping[str, object]],
+    failures: Sequence[str] = (),
 ) -> None:
     """Write how good a model is: a structure, a case, and what the best and the worst look like."""
     page = Report("Evaluation", what)
@@ -71,6 +72,8 @@ def evaluation_page(
         page.section("Comparison").table(
             tests, "Dice of this run minus the other's, case by case; Wilcoxon, two-sided."
         )
+    if failures:
+        page.section("Not scored").text("\n\n".join(failures))
     page.section("Options").configuration(run.config)
     page.save(run.output("report.html"))
 

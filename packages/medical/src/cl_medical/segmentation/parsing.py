@@ -64,10 +64,6 @@ def parse_manifest(content: Any, *, base: Path, source: str) -> Manifest:
     if not content["domains"]:
         problems.tell("there is no domain")
     order = _order(problems, content["domains"])
-    channels = {domain.channels for domain in domains if domain.cases}
-    if len(channels) > 1:
-        told = ", ".join(f"{domain.name} {domain.channels}" for domain in domains)
-        problems.tell(f"domains must agree on the number of images a case: {told}")
     domains.sort(key=lambda domain: order[domain.name])
     return Manifest(source=source, domains=tuple(domains), problems=tuple(problems.found))
 

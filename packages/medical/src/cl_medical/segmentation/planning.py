@@ -39,10 +39,18 @@ def channels_of(examined: Examined, volumes: VolumeHyper) -> int:
     """Channels of the network's input.
 
     Raises:
-        InputError: If cases have more images than the options say.
+        InputError: If cases have more images than the options say, or the options say nothing and
+            domains differ.
     """
-    most = max(domain.channels for domain in examined.manifest)
+    counts = {domain.name: domain.channels for domain in examined.manifest}
+    most = max(counts.values())
     if volumes.channels is None:
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise InputError(
+                f"--data {examined.manifest.source}: domains differ in the images of a case "
+                f"({told}); say --volumes.channels {most} to fill up the others with zeros"
+            )
         return most
     if volumes.channels < most:
         raise InputError(f"--volumes.channels {volumes.channels}: there are cases of {most} images")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +82,19 @@ def jobs_of(config: PredictConfig, model: SavedModel) -> list[Job]:
     if path.is_dir():
         plain = sorted(file for file in path.iterdir() if file.is_file() and is_volume(file))
     if not plain:
+        if config.domain is not None:
+            raise InputError(
+                f"--domain {config.domain}: the manifest {path} names the domains itself; leave "
+                "it out, or give plain volumes"
+            )
         manifest = read_manifest(path)
-        jobs = []
         for domain in manifest:
             model.card.of_domain(domain.name, f"--data {path}: domain")
-            for case in domain.cases:
-                jobs.append(Job(case, domain.name, f"{domain.name}/{case.name}"))
-        return jobs
+        return _each_once(
+            Job(case, domain.name, f"{domain.name}/{case.name}")
+            for domain in manifest
+            for case in domain.cases
+        )
     if config.domain is None:
         names = ", ".join(domain.name for domain in model.card.domains)
         raise InputError(f"--domain is needed for plain volumes: one of {names}, or auto")
@@ -99,9 +106,22 @@ def jobs_of(config: PredictConfig, model: SavedModel) -> list[Job]:
             "the domain"
         )
     own = None if config.domain == "auto" else config.domain
-    return [
+    return _each_once(
         Job(Case(name=volume_stem(file), images=(file,)), own, volume_stem(file)) for file in plain
-    ]
+    )
+
+
+def _each_once(jobs: Iterable[Job]) -> list[Job]:
+    """The volumes, whose masks must not fall on one another."""
+    by_name: dict[str, Job] = {}
+    for job in jobs:
+        twin = by_name.setdefault(job.name.casefold(), job)
+        if twin is not job:
+            raise InputError(
+                f"{job.case.images[0]} and {twin.case.images[0]} would both be masks/{job.name}"
+                ".nii.gz; rename one"
+            )
+    return list(by_name.values())
 
 
 def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]:
@@ -121,8 +141,14 @@ def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]
     network = model.networks.of_domain(model.card.domains[0].name)
     candidates = []
     for card in model.card.domains:
+        if card.channels != len(case.images):
+            continue
         patches = _patches(model, card, case)
         candidates.append((card.name, patches, card.center))
+    if not candidates:
+        raise InputError(
+            f"{case.images[0]}: no domain was trained on cases of {len(case.images)} image(s)"
+        )
     scores = domain_scores(network, candidates)
     ranked = sorted(scores, key=lambda name: -scores[name])
     told = ", ".join(f"{name} {scores[name]:.3f}" for name in ranked)
@@ -169,13 +195,9 @@ def predict_one(run: Run, model: SavedModel, job: Job, config: PredictConfig) ->
         notes.append(note)
     card = model.card.of_domain(name)
     recipe = model.card.recipe(card)
+    model.card.require_images(card, job.case.images)
     case = Case(name=job.case.name, images=job.case.images, volume_index=job.case.volume_index)
     volume = open_case(case, recipe)
-    if len(volume.files) > model.card.plan.in_channels:
-        raise InputError(
-            f"{volume.files[0].path}: {len(volume.files)} images a case, but the model takes "
-            f"{model.card.plan.in_channels}"
-        )
     inference = Inference(
         patch=model.card.patch,
         overlap=config.overlap,

@@ -96,6 +96,8 @@ def train_one(config: TrainConfig, run: Run, manifest: Manifest, cache: VolumeCa
         synchronized=config.network.synchronized,
     )
     notes = list(examined.notes)
+    if config.mode == "contrast" and config.sampling == "alternate":
+        notes.append("--sampling alternate: a step has one domain, so the contrast is always 0")
     if config.init_from is not None:
         notes.append(start_from(network, SavedModel.load(config.init_from), config.init_from))
     result = fit_network(
@@ -228,4 +230,5 @@ def domain_card(domain: Domain, examined: Examined, center: Sequence[float]) -> 
         slice_axis=recipe.slice_axis,
         spacing=recipe.spacing,
         center=tuple(center),
+        channels=domain.channels,
     )
