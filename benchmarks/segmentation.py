@@ -6,7 +6,7 @@
     uv run python benchmarks/segmentation.py write DATA OUT
 
 DATA is a manifest with the domains below, each case in a split. ``modes`` and ``extend`` train 300
-steps a network, ``long`` 1,500; ``extend`` needs the run that ``modes`` leaves. The network is that
+steps a network, ``long`` 1,500; ``extend`` starts from the mode ``contrast``. The network is that
 of the recipe ``small``, samples are slices of 64 x 64 voxels, 12 a step, validated every 150
 steps. Started again, a job keeps what is finished. ``write`` makes ``results/segmentation.md`` of
 what is there. One thread.
@@ -57,6 +57,7 @@ def main() -> None:
             make(train, TrainConfig, place / mode, **three, mode=mode)
             score(place / mode)
     elif asked.job == "extend":
+        make(train, TrainConfig, place / "contrast", **three, mode="contrast")
         extend_by_one(place, common)
     elif asked.job == "long":
         three["epochs"] = asked.steps // SAMPLES["steps"]
