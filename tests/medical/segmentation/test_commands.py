@@ -35,6 +35,7 @@ def test_evaluate_matches_domains_by_name_whatever_their_order(made):
     second = json.loads((out / "metrics.json").read_text())["metrics"]
     assert {name: second[name] for name in first} == first
     assert second["against/all/p"] == 1.0
+    assert (out / "overlays.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_extend_leaves_the_masks_of_old_domains_as_they_were(made, refused):

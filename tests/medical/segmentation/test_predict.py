@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from volume_files import manifest, volume
 
+from cl_core.errors import InputError
 from cl_medical.cli import main
 
 
@@ -192,3 +193,35 @@ def test_two_files_that_would_be_one_mask_are_refused(made, tmp_path, refused):
     nib.save(nib.load(source), tmp_path / "a.nii")
     words = ["--run", made["run"], "--data", tmp_path, "--domain", "hand", "--out", tmp_path / "o"]
     assert "would both be masks/a.nii.gz" in refused("predict", *words)
+
+
+def test_the_python_face_gives_the_mask_that_the_program_writes(made, tmp_path):
+    import cl_medical.segmentation as segmentation
+
+    image = made["folder"] / "hand" / "0.nii.gz"
+    words = ["--run", made["run"], "--data", image, "--domain", "hand", "--out", tmp_path / "o"]
+    assert main(["segment", "predict", *map(str, words)]) == 0
+    segmenter = segmentation.Segmenter.load(made["run"])
+    assert segmenter.domains == {"knee": ("femur", "tibia"), "hand": ("bone",)}
+    mask = segmenter.predict(image, domain="hand")
+    written = nib.load(tmp_path / "o" / "masks" / "0.nii.gz")
+    assert np.array_equal(np.asanyarray(mask.dataobj), np.asanyarray(written.dataobj))
+    assert mask.affine.tobytes() == written.affine.tobytes()
+    assert mask.get_data_dtype() == written.get_data_dtype()
+    with pytest.raises(InputError, match="no such domain"):
+        segmenter.predict(image, domain="foot")
+
+
+def test_embed_writes_a_vector_a_patch_and_the_silhouette_of_the_domains(made, tmp_path, refused):
+    words = ["--run", made["run"], "--split", "test", "--format", "npy", "--out", tmp_path / "e"]
+    assert main(["segment", "embed", *map(str, words)]) == 0
+    vectors = np.load(tmp_path / "e" / "embeddings.npy")
+    names = (tmp_path / "e" / "cases.txt").read_text().split()
+    assert vectors.shape == (len(names), 16)
+    assert set(names) == {"knee3", "hand3"}
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    record = json.loads((tmp_path / "e" / "metrics.json").read_text())["metrics"]
+    assert -1 <= record["domain_silhouette"] <= 1
+    assert (tmp_path / "e" / "report.html").is_file()
+    none = ["--domains", "knee", "--data", made["new"]]
+    assert "has no domain 'knee'" in refused("embed", "--run", made["run"], *none)

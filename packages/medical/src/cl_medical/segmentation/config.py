@@ -16,6 +16,7 @@ __all__ = [
     "BenchmarkConfig",
     "CheckConfig",
     "DemoConfig",
+    "EmbedConfig",
     "EvaluateConfig",
     "ExtendConfig",
     "PredictConfig",
@@ -153,6 +154,32 @@ class PredictConfig(Options):
     def __post_init__(self) -> None:
         _require_overlap(self.overlap)
         require_at_least(0, margin=self.margin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(Options):
+    """Write where cases lie in the shared representation: a vector a patch, and a plane.
+
+    Each case is embedded by its own domain's norms, at the bottleneck that the contrast acts on.
+
+    Args:
+        run: Run directory of one network for several domains.
+        data: A manifest; by default the run's own.
+        domains: Names of some of its domains, separated by commas.
+        split: The cases embedded: `train`, `val`, `test`, or `all`.
+        format: `parquet` (columns case, domain, split, e0, e1, ...) or `npy` (embeddings.npy
+            beside cases.txt).
+        out: Where to write; by default `embed` inside the run directory.
+        overwrite: Replace the results in `out`.
+    """
+
+    run: Path
+    data: Source | None = None
+    domains: str | None = None
+    split: Literal["train", "val", "test", "all"] = "all"
+    format: Literal["parquet", "npy"] = "parquet"
+    out: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from cl_medical.segmentation.config import EvaluateConfig
 from cl_medical.segmentation.evaluation import paired_tests, score_one, scored_cases
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import SPLITS, Manifest
-from cl_medical.segmentation.prediction import device_named, write_mask
+from cl_medical.segmentation.masks import write_mask
+from cl_medical.segmentation.prediction import device_named
 from cl_medical.segmentation.problems import ManifestError
 from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.records import shown_rows, write_tables

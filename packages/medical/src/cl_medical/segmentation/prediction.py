@@ -17,7 +17,8 @@ from cl_medical.segmentation.data import Source, central_patches
 from cl_medical.segmentation.embedding import PATCHES, domain_scores
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Case, is_volume, volume_stem
-from cl_medical.segmentation.nifti import VolumeFile, write_like
+from cl_medical.segmentation.masks import structure_ml, write_mask
+from cl_medical.segmentation.nifti import write_like
 from cl_medical.segmentation.overlays import Picture, picture_of
 from cl_medical.segmentation.reading import read_manifest
 from cl_medical.segmentation.saved import DomainCard, SavedModel
@@ -30,8 +31,8 @@ __all__ = [
     "device_named",
     "find_domain",
     "jobs_of",
+    "patches_of_case",
     "predict_one",
-    "write_mask",
 ]
 
 
@@ -100,15 +101,20 @@ def jobs_of(config: PredictConfig, model: SavedModel) -> list[Job]:
         raise InputError(f"--domain is needed for plain volumes: one of {names}, or auto")
     if config.domain != "auto":
         model.card.of_domain(config.domain)
-    elif any(not domain.center for domain in model.card.domains):
-        raise InputError(
-            "--domain auto needs one network of several domains: this run has one a domain; name "
-            "the domain"
-        )
+    else:
+        _require_centers(model)
     own = None if config.domain == "auto" else config.domain
     return _each_once(
         Job(Case(name=volume_stem(file), images=(file,)), own, volume_stem(file)) for file in plain
     )
+
+
+def _require_centers(model: SavedModel) -> None:
+    if any(not domain.center for domain in model.card.domains):
+        raise InputError(
+            "--domain auto needs one network of several domains: this run has one a domain; name "
+            "the domain"
+        )
 
 
 def _each_once(jobs: Iterable[Job]) -> list[Job]:
@@ -138,12 +144,13 @@ def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]
     Raises:
         InputError: If the best is not far enough ahead.
     """
+    _require_centers(model)
     network = model.networks.of_domain(model.card.domains[0].name)
     candidates = []
     for card in model.card.domains:
         if card.channels != len(case.images):
             continue
-        patches = _patches(model, card, case)
+        patches = patches_of_case(model, card, case)
         candidates.append((card.name, patches, card.center))
     if not candidates:
         raise InputError(
@@ -159,8 +166,12 @@ def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]
     return ranked[0], f"{case.name}: domain {ranked[0]} ({told})"
 
 
-def _patches(model: SavedModel, card: DomainCard, case: Case) -> torch.Tensor:
-    """Patches of a volume, prepared as for a domain."""
+def patches_of_case(model: SavedModel, card: DomainCard, case: Case) -> torch.Tensor:
+    """Patches of a volume, prepared as for a domain.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
     recipe = model.card.recipe(card)
     volume = open_case(case, recipe)
     images, least = [], []
@@ -221,29 +232,13 @@ def predict_one(run: Run, model: SavedModel, job: Job, config: PredictConfig) ->
         for structure, stored in zip(card.classes[1:], made.result.probabilities, strict=True):
             path = run.output(f"probabilities/{job.name}_{_file_name(structure)}.nii.gz")
             write_like(path, stored, source, scale=1 / 255)
-    voxel = float(np.prod(source.spacing)) / 1000
-    counts = np.bincount(made.result.classes.ravel(order="K"), minlength=len(card.classes))
     return Predicted(
         job=job,
         domain=name,
-        volumes={
-            structure: float(counts[k]) * voxel for k, structure in enumerate(card.classes) if k
-        },
+        volumes=structure_ml(made.result.classes, source, card),
         picture=picture_of(made, None),
         notes=tuple(notes),
     )
-
-
-def write_mask(path: Path, classes: np.ndarray, source: VolumeFile, card: DomainCard) -> str:
-    """Write a mask in the raw ids of its domain; returns a note if that is not possible."""
-    raw, note = card.domain().raw_ids()
-    table = np.array(raw)
-    kind = np.uint8 if table.min() >= 0 and table.max() < 2**8 else np.uint16
-    if table.min() < 0 or table.max() >= 2**16:
-        table, kind = np.arange(len(raw)), np.uint8
-        note = f"{card.name}: ids beyond 65535, so masks hold the classes' numbers"
-    write_like(path, table.astype(kind)[classes], source)
-    return note
 
 
 def device_named(name: str) -> str:
