@@ -154,6 +154,7 @@ def test_what_is_odd_but_usable_is_a_note(made, tmp_path, capsys):
     assert told.count("note: ") == 1
     out = tmp_path / "run"
     assert main(["segment", "train", "--data", str(data), "--out", str(out), *TINY]) == 0
+    assert "4 steps are too few for the running statistics" in capsys.readouterr().out
 
 
 def test_domains_of_one_and_of_two_images_train_together_only_when_told_to(made, tmp_path, refused):

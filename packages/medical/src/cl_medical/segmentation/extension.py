@@ -24,7 +24,7 @@ from cl_medical.segmentation.preparation import Examined, deal_splits
 from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.saved import Networks, SavedModel
 from cl_medical.segmentation.single import Trained, domain_card, examined_data
-from cl_medical.segmentation.training import fit_network
+from cl_medical.segmentation.training import fit_network, young_statistics
 
 __all__ = ["extend_model", "new_domain"]
 
@@ -121,6 +121,7 @@ def extend_model(
         scores=scores,
         notes=(
             *examined.notes,
+            *(young_statistics(config) if start is None else ()),
             f"{domain.name} starts as {start or 'fresh'}; {count:,} of {total:,} parameters "
             "trained",
         ),

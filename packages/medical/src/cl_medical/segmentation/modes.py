@@ -99,7 +99,7 @@ def train_members(config: TrainConfig, run: Run, manifest: Manifest, cache: Volu
         history=history,
         seconds=sum(one.seconds for one in trained.values()),
         scores=[score for name in manifest.names for score in trained[name].scores],
-        notes=[note for one in trained.values() for note in one.notes],
+        notes=list(dict.fromkeys(note for one in trained.values() for note in one.notes)),
     )
 
 

@@ -31,7 +31,7 @@ from cl_medical.segmentation.saved import (
 )
 from cl_medical.segmentation.scoring import CaseScores
 from cl_medical.segmentation.summaries import summarise
-from cl_medical.segmentation.training import fit_network
+from cl_medical.segmentation.training import fit_network, young_statistics
 
 __all__ = ["Trained", "card_of", "domain_card", "examined_data", "start_from", "train_one"]
 
@@ -98,7 +98,9 @@ def train_one(config: TrainConfig, run: Run, manifest: Manifest, cache: VolumeCa
     notes = list(examined.notes)
     if config.mode == "contrast" and config.sampling == "alternate":
         notes.append("--sampling alternate: a step has one domain, so the contrast is always 0")
-    if config.init_from is not None:
+    if config.init_from is None:
+        notes += young_statistics(config)
+    else:
         notes.append(start_from(network, SavedModel.load(config.init_from), config.init_from))
     result = fit_network(
         run,

@@ -41,9 +41,11 @@ __all__ = [
     "class_weights",
     "fit_network",
     "sample_loader",
+    "young_statistics",
 ]
 
 _RAREST = 20.0
+_SETTLED = 50  # batches until what running statistics began with weighs 0.9^50, half a per cent
 
 
 def augmentation_of(hyper: AugmentHyper) -> Augmentation:
@@ -210,6 +212,16 @@ def fit_network(
         restore_weights(method, result.best)
     network.to("cpu").requires_grad_(True).eval()
     return result
+
+
+def young_statistics(options: SampleOptions) -> list[str]:
+    """A note where fresh batch norms see too few batches for their running statistics."""
+    if options.steps is None or options.steps * options.epochs >= _SETTLED:
+        return []
+    return [
+        f"{options.steps * options.epochs} steps are too few for the running statistics of batch "
+        f"norms, which begin at 0 and 1: masks are poor before some {_SETTLED}"
+    ]
 
 
 def clipped(trainer: TrainerConfig, loss: LossHyper) -> TrainerConfig:
