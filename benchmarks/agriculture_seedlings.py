@@ -10,6 +10,7 @@ components of the representation, fitted to the training images, measured on the
 --labels missing-30, wrong-10   trains with that share of the weak labels removed or exchanged. The
                                 groups are compared with the true labels all the same, and the doubt
                                 about the given label of a training image with whether it is wrong.
+--labels late-10                exchanges them after the training, which saw the right ones.
 --held Maize                    trains and fits without a species, and asks how well the
                                 log-likelihood tells its test images from the others.
 --labels inner                  leaves the test images out and measures on a fifth of the training
@@ -65,7 +66,7 @@ def manifest_of(options: Any, seed: int) -> tuple[Path, list[Row]]:
         rows = train
         for place in rng.permutation(len(train))[: len(train) // 5]:
             train[place]["split"] = "test"
-    if what in ("missing", "wrong"):
+    if what in ("missing", "wrong", "late"):
         for place in rng.permutation(len(train))[: round(float(share) / 100 * len(train))]:
             own = classes.index(train[place]["label"])
             other = classes[(own + int(rng.integers(1, len(classes)))) % len(classes)]
@@ -108,6 +109,21 @@ def trained_figures(options: Any, seed: int) -> dict[str, float]:
     out = options.work / name_of(options, seed)
     data, rows = manifest_of(options, seed)
     common: dict[str, Any] = {"seed": seed, "overwrite": True}
+    if options.labels.startswith("late"):
+        whole = options.work / name_of(
+            argparse.Namespace(**{**vars(options), "labels": "all"}), seed
+        )
+        late = ClusterConfig(
+            recipe="seedlings-groups",
+            run=whole,
+            data=str(data),
+            root=options.data.parent,
+            masks=str(shared_masks(options)) if MODES[options.arm][1] else None,
+            out=out,
+            **common,
+        )
+        cluster(late)
+        return against_truth(out / "assignments.csv", rows, options)
     trial = {} if options.epochs is None else {"epochs": options.epochs}
     trained = pretrain(
         PretrainConfig(
@@ -142,12 +158,12 @@ def against_truth(path: Path, rows: Sequence[Row], options: Any) -> dict[str, fl
     true = [truth[row["file"]] for row in assigned]
     figures: dict[str, float] = {}
     test = [k for k, row in enumerate(assigned) if row["split"] == "test"]
-    if options.labels.startswith(("missing", "wrong")):
+    if options.labels.startswith(("missing", "wrong", "late")):
         number = {name: k for k, name in enumerate(sorted(set(true)))}
         labels = np.array([number[true[k]] for k in test])
         found = label_figures(labels, np.array([int(assigned[k]["cluster"]) for k in test]))
         figures |= {name: found[name] for name in FIGURES if name in found}
-    if options.labels.startswith("wrong"):
+    if options.labels.startswith(("wrong", "late")):
         train = [k for k, row in enumerate(assigned) if row["split"] == "train"]
         wrong = np.array([assigned[k]["label"] != true[k] for k in train])
         doubt = np.array([float(assigned[k]["doubt"]) for k in train])
@@ -215,7 +231,8 @@ def page(options: Any) -> None:
             by["inner"][f"{name}, {s['recipe']}"].append(one)
         elif s["labels"] != "all":
             what, _, share = s["labels"].partition("-")
-            by["labels"][f"{name}, {share} % {what}"].append(one)
+            told = {"late": "wrong, exchanged after the training"}.get(what, what)
+            by["labels"][f"{name}, {share} % {told}"].append(one)
         elif s["recipe"] != "seedlings":
             by["stronger"][f"{name}, {s['recipe']}"].append(one)
         else:
