@@ -210,7 +210,7 @@ def table(
 ) -> None:
     """A row a group of trainings: seeds, then mean and standard deviation of each figure."""
     figures = list(figures)
-    lines += ["", f"| {head} | seeds | " + " | ".join(figures) + " |"]
+    lines += ["", f"| {head} | seed numbers | " + " | ".join(figures) + " |"]
     lines.append("|---" * (len(figures) + 2) + "|")
     for name, own in groups.items():
         seeds = ", ".join(str(one["setting"]["seed"]) for one in own)
@@ -249,7 +249,7 @@ def page(options: Any) -> None:
     ]
     if by["arms"]:
         lines += ["", "## Arms"]
-        table(lines, "method", by["arms"], (*FIGURES, "cpu_s"))
+        table(lines, "method", by["arms"], FIGURES)
         lines += ["", "Each seed: " + "; ".join(each_seed(by["arms"])) + "."]
         chosen = {
             name: own
