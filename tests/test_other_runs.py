@@ -33,6 +33,8 @@ VERBS = [
     ("cl-medical", "lesions evaluate", ()),
     ("cl-medical", "lesions predict", ("--data", "absent", "--out", "OUT")),
     ("cl-medical", "segment evaluate", ()),
+    ("cl-medical", "segment embed", ()),
+    ("cl-medical", "segment extend", ("--data", "absent", "--out", "OUT")),
     ("cl-medical", "segment predict", ("--data", "absent", "--out", "OUT")),
     ("cl-agriculture", "embed", ()),
     ("cl-agriculture", "cluster", ()),

@@ -11,12 +11,8 @@ import torch.nn.functional as F
 
 from cl_medical.segmentation.backbones import Plan, build_backbone, plan_levels
 from cl_medical.segmentation.domain_norm import domain_layers
-from cl_medical.segmentation.inference import (
-    Inference,
-    largest_components,
-    segment_grid,
-    to_native,
-)
+from cl_medical.segmentation.inference import Inference, segment_grid
+from cl_medical.segmentation.native import largest_components, to_native
 from cl_medical.segmentation.network import MultiDomainNetwork
 from cl_medical.segmentation.scores import score_mask
 from cl_medical.segmentation.volumes import Geometry

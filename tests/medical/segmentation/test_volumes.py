@@ -1,5 +1,7 @@
 """NIfTI files, grids and samples: what is turned, resampled and cut comes back; no MONAI here."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -244,3 +246,32 @@ def test_a_case_is_decoded_once_and_again_only_when_its_file_changes(tmp_path):
     assert second.voxels == (0, 210)
     write(image, values=np.ones((5, 7, 6), np.float32))
     assert case_key(case, domain, RECIPE) != key
+
+
+def test_a_cached_case_never_disappears_while_another_run_writes_it_again(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    case = made(0).prepared
+    VolumeCache(folder).get("key", lambda: case)
+    looked = []
+    move = Path.replace
+
+    def moving(self, target):
+        def missing():
+            raise AssertionError("the case is not there")
+
+        if (folder / "key.json").is_file() and "key" in Path(target).name:
+            looked.append(VolumeCache(folder).get("key", missing))
+        return move(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", moving)
+
+        def late():  # the other run began before the first had written
+            VolumeCache(folder).get("key", lambda: case)
+            return case
+
+        for file in folder.glob("key*"):
+            file.unlink()
+        VolumeCache(folder).get("key", late)
+    assert len(looked) >= 3
+    np.testing.assert_array_equal(looked[-1].image, case.image)

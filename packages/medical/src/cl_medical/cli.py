@@ -32,6 +32,7 @@ COMMANDS: CommandTable = {
         "train": (segmentation.TrainConfig, "cl_medical.segmentation.pipeline:train"),
         "evaluate": (segmentation.EvaluateConfig, "cl_medical.segmentation.pipeline:evaluate"),
         "predict": (segmentation.PredictConfig, "cl_medical.segmentation.pipeline:predict"),
+        "embed": (segmentation.EmbedConfig, "cl_medical.segmentation.pipeline:embed"),
         "extend": (segmentation.ExtendConfig, "cl_medical.segmentation.pipeline:extend"),
         "benchmark": (segmentation.BenchmarkConfig, "cl_medical.segmentation.pipeline:benchmark"),
         "demo": (segmentation.DemoConfig, "cl_medical.segmentation.pipeline:demo"),

@@ -16,7 +16,7 @@ from cl_medical.segmentation.evaluation import paired_tests
 from cl_medical.segmentation.modes import train_within
 from cl_medical.segmentation.preparation import deal_splits
 from cl_medical.segmentation.reading import open_manifest
-from cl_medical.segmentation.scoring import read_case_scores
+from cl_medical.segmentation.summaries import read_case_scores
 
 __all__ = ["Found", "benchmark_tables", "train_and_score"]
 

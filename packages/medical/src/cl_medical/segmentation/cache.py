@@ -103,25 +103,25 @@ class VolumeCache:
         return prepared
 
     def _stored(self, folder: Path, key: str, make: Callable[[], Prepared]) -> Prepared:
-        place = folder / key
-        if not (place / "case.json").is_file():
+        # Files of their own, the facts last: two runs that share the folder may make a case at
+        # once, and each of them then replaces a file by the same file.
+        arrays = {name: folder / f"{key}.{name}.npy" for name in ("image", "label")}
+        facts = folder / f"{key}.json"
+        if not facts.is_file():
             prepared = make()
-            facts = {name: getattr(prepared, name) for name in _FACTS}
-            with write_atomic(place) as beside:
-                beside.mkdir()
-                np.save(beside / "image.npy", prepared.image)
-                np.save(beside / "label.npy", prepared.label)
-                (beside / "case.json").write_text(json.dumps(facts), "utf-8")
-        facts = json.loads((place / "case.json").read_text("utf-8"))
+            for name, path in arrays.items():
+                with write_atomic(path) as beside:
+                    np.save(beside, getattr(prepared, name))
+            with write_atomic(facts) as beside:
+                told = {name: getattr(prepared, name) for name in _FACTS}
+                beside.write_text(json.dumps(told), "utf-8")
         made: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in facts.items()
+            for name, value in json.loads(facts.read_text("utf-8")).items()
         }
-        return Prepared(
-            image=np.load(place / "image.npy", mmap_mode="r", allow_pickle=False),
-            label=np.load(place / "label.npy", mmap_mode="r", allow_pickle=False),
-            **made,
-        )
+        for name, path in arrays.items():
+            made[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return Prepared(**made)
 
 
 _FACTS = ("shape", "spacing", "axcodes", "range", "voxels", "least")

@@ -21,7 +21,8 @@ from typing import Any
 
 from cl_core.errors import InputError
 from cl_core.tables.documents import read_json
-from cl_medical.segmentation.manifest import Manifest, is_volume, parse_manifest, volume_stem
+from cl_medical.segmentation.manifest import Manifest, is_volume, volume_stem
+from cl_medical.segmentation.parsing import parse_manifest
 
 __all__ = ["read_folder"]
 

@@ -17,110 +17,21 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_core.distributed import sum_over_ranks, world_size
+from cl_medical.segmentation.rows import Ids, Rows, domain_number, rows_of
 
 __all__ = [
     "DomainBatchNorm",
-    "Rows",
     "add_domain",
     "convert_batch_norm",
     "domain_layers",
-    "rows_of",
     "use_domain",
 ]
-
-Ids = Tensor | Sequence[int] | Sequence[str] | int | str
-"""Whose each row of a batch is, by number or name; one for all rows."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows of a batch are whose, found out once for all layers.
-
-    Attributes:
-        domains: The domains present, ascending.
-        counts: Rows of each.
-        order: The rows domain by domain, each in the batch's order; ``None`` if they lie so.
-        back: The inverse of ``order``.
-    """
-
-    domains: tuple[int, ...]
-    counts: tuple[int, ...]
-    order: Tensor | None = None
-    back: Tensor | None = None
-
-    @property
-    def size(self) -> int | None:
-        """Rows of the batch; ``None`` if one domain has however many there are."""
-        return sum(self.counts) if self.counts else None
-
-    def split(self, x: Tensor) -> list[tuple[int, Tensor]]:
-        """The rows of each domain present, with its number."""
-        if self.size is None:
-            return [(self.domains[0], x)]
-        if len(x) != self.size:
-            raise ValueError(f"{self.size} domain ids were given for a batch of {len(x)} rows")
-        if len(self.domains) == 1:
-            return [(self.domains[0], x)]
-        grouped = x if self.order is None else x[self.order.to(x.device)]
-        return list(zip(self.domains, torch.split(grouped, list(self.counts)), strict=True))
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Put what :meth:`split` gave back into the batch's order."""
-        if len(parts) == 1:
-            return parts[0]
-        joined = torch.cat(list(parts))
-        return joined if self.back is None else joined[self.back.to(joined.device)]
-
-
-def rows_of(ids: Ids, domains: Sequence[str]) -> Rows:
-    """Group the rows of a batch by domain.
-
-    Args:
-        ids: A number or name a row, or one for all.
-        domains: The names, in the order of the numbers.
-
-    Raises:
-        ValueError: If there is no such domain, or no row.
-    """
-    if isinstance(ids, (int, str)):
-        return Rows((_number(ids, domains),), ())
-    if isinstance(ids, Tensor):
-        if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex():
-            raise ValueError(
-                f"domain ids are whole numbers, one a row, got {tuple(ids.shape)} of {ids.dtype}"
-            )
-        given: Sequence[Any] = ids.tolist()
-    else:
-        given = ids
-    numbers = [_number(one, domains) for one in given]
-    if not numbers:
-        raise ValueError("a batch without rows has no domain")
-    present = tuple(sorted(set(numbers)))
-    counts = tuple(numbers.count(k) for k in present)
-    if numbers == sorted(numbers):
-        return Rows(present, counts)
-    order = torch.tensor(numbers).argsort(stable=True)
-    return Rows(present, counts, order, order.argsort())
-
-
-def _number(one: int | str, domains: Sequence[str]) -> int:
-    if isinstance(one, str):
-        if one not in domains:
-            raise ValueError(f"there is no domain {one!r}: there are {', '.join(domains)}")
-        return list(domains).index(one)
-    if not 0 <= one < len(domains):
-        raise ValueError(
-            f"domain ids of {len(domains)} domains lie between 0 and {len(domains) - 1}, got {one}"
-        )
-    return int(one)
 
 
 class DomainBatchNorm(nn.Module):
@@ -318,7 +229,7 @@ def add_domain(model: nn.Module, name: str, *, copy_of: str | None = None) -> li
         raise ValueError("the network has no domain batch norm: convert it first")
     if name in layers[0].domains:
         raise ValueError(f"there is a domain {name!r} already")
-    source = 0 if copy_of is None else _number(copy_of, layers[0].domains)
+    source = 0 if copy_of is None else domain_number(copy_of, layers[0].domains)
     added: list[nn.Module] = []
     for layer in layers:
         fresh = copy.deepcopy(layer.sets[source])

@@ -16,7 +16,7 @@ from torch import Tensor
 from cl_medical.segmentation.data import Source, central_patches
 from cl_medical.segmentation.network import MultiDomainNetwork
 
-__all__ = ["DomainPoints", "center_of", "domain_points", "domain_scores"]
+__all__ = ["DomainPoints", "center_of", "domain_points", "domain_scores", "embedded"]
 
 PATCHES = 8
 """Patches of a case that are embedded."""
@@ -81,14 +81,16 @@ def domain_points(
     cases: list[str] = []
     for source in sources:
         patches = central_patches(source, patch, count, network.backbone.in_channels)
-        rows.append(_embedded(network, patches, source.domain))
+        rows.append(embedded(network, patches, source.domain))
         domains += [source.domain] * len(patches)
         cases += [source.name] * len(patches)
     points: Any = torch.cat(rows).numpy() if rows else np.zeros((0, 1), np.float32)
     return DomainPoints(points, np.array(domains, dtype=np.int64), tuple(cases))
 
 
-def _embedded(network: MultiDomainNetwork, patches: Tensor, domain: int | str) -> Tensor:
+@torch.no_grad()
+def embedded(network: MultiDomainNetwork, patches: Tensor, domain: int | str) -> Tensor:
+    """Unit embeddings ``(m, d)`` of patches by a domain's norms, on the CPU."""
     device = next(network.parameters()).device
     return F.normalize(network.embed(patches.to(device), domain), dim=1).cpu()
 
@@ -109,6 +111,6 @@ def domain_scores(
         The mean cosine between the patches' embeddings, by the domain's own norms, and its centre.
     """
     return {
-        name: float((_embedded(network, patches, name) @ torch.tensor(list(center))).mean())
+        name: float((embedded(network, patches, name) @ torch.tensor(list(center))).mean())
         for name, patches, center in candidates
     }

@@ -9,14 +9,17 @@ from cl_core.errors import InputError
 from cl_core.runs import Run
 from cl_medical.segmentation import pages
 from cl_medical.segmentation.config import EvaluateConfig
-from cl_medical.segmentation.evaluation import paired_tests, score_manifest, scored_cases
+from cl_medical.segmentation.evaluation import paired_tests, score_one, scored_cases
 from cl_medical.segmentation.inference import Inference
-from cl_medical.segmentation.manifest import SPLITS, Manifest, ManifestError
-from cl_medical.segmentation.prediction import device_named, write_mask
+from cl_medical.segmentation.manifest import SPLITS, Manifest
+from cl_medical.segmentation.masks import write_mask
+from cl_medical.segmentation.prediction import device_named
+from cl_medical.segmentation.problems import ManifestError
 from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.records import shown_rows, write_tables
 from cl_medical.segmentation.saved import SavedModel
-from cl_medical.segmentation.scoring import CaseScores, read_case_scores, summarise
+from cl_medical.segmentation.scoring import CaseScores
+from cl_medical.segmentation.summaries import read_case_scores, summarise
 
 __all__ = ["evaluate_run"]
 
@@ -26,7 +29,8 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
 
     Returns:
         ``dice``, ``<domain>/dice`` and ``<domain>/<structure>/dice``, ``/hd95``, ``/assd``,
-        ``/n``, ``/n_failed`` and others, means over cases, then structures, then domains.
+        ``/n``, ``/n_failed`` and others, means over cases, then structures, then domains; and
+        ``failed``, the cases that could not be read, with which the command ends with exit code 1.
 
     Raises:
         InputError: If there is no such run, or data and model do not go together.
@@ -34,8 +38,10 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
     model = SavedModel.load(config.run)
     source = config.data if config.data is not None else str(config.run / MANIFEST)
     manifest = open_manifest(source, config.domains)
-    if manifest.problems:
-        raise ManifestError.of(f"--data {manifest.source}", manifest.problems)
+    # A file that is not there is the fault of its case alone, which is told when it is met.
+    wrong = [one for one in manifest.problems if not one.path]
+    if wrong:
+        raise ManifestError.of(f"--data {manifest.source}", wrong)
     model.require_domains(manifest, f"--data {manifest.source}")
     splits = SPLITS if config.split == "all" else (config.split,)
     if config.split == "all" or all(c.split is None for d in manifest for c in d.cases):
@@ -54,15 +60,23 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
     model.networks.to(inference.device)
     with Run.create(out_of(config, "evaluate"), config, overwrite=config.overwrite) as run:
         scores: list[CaseScores] = []
-        for one, segmented, domain in score_manifest(
-            model, manifest, splits, inference, largest=config.largest_component
-        ):
+        failures: list[str] = []
+        for domain, case in scored_cases(manifest, splits):
+            try:
+                one, segmented = score_one(
+                    model, domain, case, inference, largest=config.largest_component
+                )
+            except InputError as error:
+                failures.append(f"{domain.name}/{case.name}: {error}")
+                continue
             scores.append(one)
             if config.masks:
                 card = model.card.of_domain(domain.name)
                 path = run.output(f"masks/{domain.name}/{one.case}.nii.gz")
                 write_mask(path, segmented.result.classes, segmented.volume.files[0], card)
-        metrics = summarise(scores)
+        if not scores:
+            raise InputError(f"no case could be scored: {'; '.join(failures)}")
+        metrics = {**summarise(scores), "failed": float(len(failures))}
         write_tables(run, scores)
         tests: list[dict[str, object]] = []
         if other is not None:
@@ -74,10 +88,17 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
             metrics |= {f"against/{n}/difference": t.difference for n, t in found.items()}
             metrics |= {f"against/{n}/p": t.p for n, t in found.items()}
         what = f"{len(scores)} {config.split} cases of {manifest.source}"
-        pages.evaluation_page(run, what, metrics, scores, tests)
+        pages.evaluation_page(run, what, metrics, scores, tests, failures)
         run.save_metrics(metrics)
     lines = [what, *text_table(shown_rows(scores)), f"Dice {metrics['dice']:.3f}"]
-    return Outcome(out=run.path, metrics=metrics, lines=lines, files=("cases.csv", "report.html"))
+    lines += [f"not scored: {failure}" for failure in failures]
+    return Outcome(
+        out=run.path,
+        metrics=metrics,
+        lines=lines,
+        files=("cases.csv", "report.html"),
+        code=1 if failures else 0,
+    )
 
 
 def _dice_of(scores: list[CaseScores]) -> dict[tuple[str, str, str], float]:

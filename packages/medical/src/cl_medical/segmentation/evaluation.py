@@ -18,7 +18,7 @@ from cl_medical.segmentation.scoring import (
 )
 from cl_medical.segmentation.volumes import open_case
 
-__all__ = ["PairedTest", "paired_tests", "score_manifest", "scored_cases"]
+__all__ = ["PairedTest", "paired_tests", "score_manifest", "score_one", "scored_cases"]
 
 
 def scored_cases(manifest: Manifest, splits: Sequence[str]) -> Iterator[tuple[Domain, Case]]:
@@ -53,20 +53,43 @@ def score_manifest(
         InputError: If a file cannot be read.
     """
     for domain, case in scored_cases(manifest, splits):
-        card = model.card.of_domain(domain.name, "--data")
-        recipe = model.card.recipe(card)
-        volume = open_case(case, recipe)
-        segmented = segment_case(
-            model.networks.of_domain(domain.name),
-            domain.name,
-            volume,
-            recipe,
-            inference,
-            largest=largest,
-        )
-        truth = read_truth(volume, domain)
-        scores = score_case(segmented, case, domain, truth)
-        yield replace(scores, picture=picture_of(segmented, truth)), segmented, domain
+        scores, segmented = score_one(model, domain, case, inference, largest=largest)
+        yield scores, segmented, domain
+
+
+def score_one(
+    model: SavedModel, domain: Domain, case: Case, inference: Inference, *, largest: bool = False
+) -> tuple[CaseScores, Segmented]:
+    """Segment and score one labelled case.
+
+    Args:
+        model: Knows the domain by name.
+        domain: Of the case.
+        case: Has a label.
+        inference: Options.
+        largest: Keep the largest piece of each structure.
+
+    Returns:
+        Scores with a picture, and what was made of the case.
+
+    Raises:
+        InputError: If a file cannot be read.
+    """
+    card = model.card.of_domain(domain.name, "--data")
+    model.card.require_images(card, case.images)
+    recipe = model.card.recipe(card)
+    volume = open_case(case, recipe)
+    segmented = segment_case(
+        model.networks.of_domain(domain.name),
+        domain.name,
+        volume,
+        recipe,
+        inference,
+        largest=largest,
+    )
+    truth = read_truth(volume, domain)
+    scores = score_case(segmented, case, domain, truth)
+    return replace(scores, picture=picture_of(segmented, truth)), segmented
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from cl_medical.segmentation.evaluation import score_manifest
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Domain, Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
+from cl_medical.segmentation.planning import sources_of
 from cl_medical.segmentation.preparation import Examined, deal_splits
 from cl_medical.segmentation.reading import MANIFEST, open_manifest
 from cl_medical.segmentation.saved import Networks, SavedModel
 from cl_medical.segmentation.single import Trained, domain_card, examined_data
-from cl_medical.segmentation.training import fit_network, sources_of
+from cl_medical.segmentation.training import fit_network, young_statistics
 
 __all__ = ["extend_model", "new_domain"]
 
@@ -50,6 +51,11 @@ def new_domain(manifest: Manifest, model: SavedModel) -> Domain:
         raise InputError(
             f"--data {manifest.source}: the model has a domain {domain.name} already; give the new "
             "one another name"
+        )
+    if domain.channels > card.plan.in_channels:
+        raise InputError(
+            f"--data {manifest.source}: cases of {domain.name} have {domain.channels} images, but "
+            f"the model takes {card.plan.in_channels}"
         )
     return domain
 
@@ -115,6 +121,7 @@ def extend_model(
         scores=scores,
         notes=(
             *examined.notes,
+            *(young_statistics(config) if start is None else ()),
             f"{domain.name} starts as {start or 'fresh'}; {count:,} of {total:,} parameters "
             "trained",
         ),

@@ -22,7 +22,7 @@ def folds_of(manifest: Manifest, cv: Any, seed: int) -> list[Manifest]:
     fewer has none to hold out in later folds.
 
     Raises:
-        InputError: If a domain has fewer than three patients.
+        InputError: If a domain has fewer than three patients, or too few for so few folds.
     """
     patients: dict[str, list[str]] = {}
     for domain in manifest:
@@ -35,6 +35,13 @@ def folds_of(manifest: Manifest, cv: Any, seed: int) -> list[Manifest]:
         rng = np.random.default_rng(derive_seed(seed, *domain.name.encode()))
         patients[domain.name] = [own[i] for i in rng.permutation(len(own))]
     count = max(map(len, patients.values())) if cv == "leave-one-out" else int(cv)
+    for name, own in patients.items():
+        left = len(own) - (1 if cv == "leave-one-out" else -(-len(own) // count))
+        if left < 2:
+            raise InputError(
+                f"--cv {cv}: of the {len(own)} patients of {name} a fold would leave {left}; it "
+                "needs one to train on and one to choose by: take more folds, or leave-one-out"
+            )
     folds = []
     for j in range(count):
         domains = []

@@ -8,7 +8,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_medical.segmentation.domain_norm import Rows
+from cl_medical.segmentation.rows import Rows
 
 __all__ = ["DomainHeads"]
 

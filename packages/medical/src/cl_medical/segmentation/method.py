@@ -111,6 +111,16 @@ class MultiDomainSegmenter(L.LightningModule):
         self.train()  # whatever mode the network came in
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        loss, embedding, logged = self.objective(batch)
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.image))
+        return {"loss": loss, "embedding": embedding.detach()}
+
+    def objective(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch, of all ranks if ``gather`` says so.
+
+        Returns:
+            The loss, the pooled map of the bottleneck ``(n, d)``, and the terms by name.
+        """
         out = self.network(batch.image, batch.domain, levels=self.levels)
         labels = dict(out.rows.split(batch.label))
         terms: dict[int, Tensor] = {}
@@ -149,12 +159,13 @@ class MultiDomainSegmenter(L.LightningModule):
             together, apart = alignment_and_separation(embedding, batch.domain)
             gauges = {"train/alignment": together, "train/separation": apart}
             logged |= {k: torch.tensor(v) for k, v in gauges.items() if not math.isnan(v)}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.image))
-        return {"loss": loss, "embedding": embedding.detach()}
+        return loss, embedding, logged
 
     def _warmth(self) -> float:
         """The share of the contrast's weight that counts at this step."""
         assert self.contrast is not None
+        if self.contrast.warmup == 0:
+            return 1.0
         steps = self.contrast.warmup * self._steps()
         return min(1.0, self.global_step / steps) if steps >= 1 else 1.0
 

@@ -15,6 +15,7 @@ from cl_medical.segmentation.folds import folds_of
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
+from cl_medical.segmentation.planning import channels_of
 from cl_medical.segmentation.preparation import deal_splits
 from cl_medical.segmentation.reading import MANIFEST, fingerprint_of
 from cl_medical.segmentation.records import finish_training
@@ -56,6 +57,8 @@ def train_members(config: TrainConfig, run: Run, manifest: Manifest, cache: Volu
     examined = examined_data(config, manifest, cache)
     if run.writes:
         write_manifest(run.output(MANIFEST), examined.manifest)
+    channels = channels_of(examined, config.volumes)
+    config = replace(config, volumes=replace(config.volumes, channels=channels))
     order = list(manifest.names)
     first: str | None = None
     if config.mode == "transfer":
@@ -96,7 +99,7 @@ def train_members(config: TrainConfig, run: Run, manifest: Manifest, cache: Volu
         history=history,
         seconds=sum(one.seconds for one in trained.values()),
         scores=[score for name in manifest.names for score in trained[name].scores],
-        notes=[note for one in trained.values() for note in one.notes],
+        notes=list(dict.fromkeys(note for one in trained.values() for note in one.notes)),
     )
 
 

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from cl_medical.segmentation.backbones import Backbone
 from cl_medical.segmentation.contrast import pooled
 from cl_medical.segmentation.domain_norm import (
-    Ids,
-    Rows,
     add_domain,
     convert_batch_norm,
     domain_layers,
-    rows_of,
     use_domain,
 )
 from cl_medical.segmentation.heads import DomainHeads
+from cl_medical.segmentation.rows import Ids, Rows, rows_of
 
 __all__ = ["MultiDomainNetwork", "Segmented"]
 

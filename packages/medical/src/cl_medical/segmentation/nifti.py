@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cl_core.errors import InputError
 from cl_core.runs import write_atomic
 
-__all__ = ["VolumeFile", "label_ids", "open_volume", "same_grid", "write_like"]
+__all__ = ["VolumeFile", "image_like", "label_ids", "open_volume", "same_grid", "write_like"]
 
 LARGEST_VOXELS = 2**31
 """Voxels of a file; a header that promises more is not believed."""
@@ -184,20 +184,16 @@ def label_ids(path: Path) -> list[int]:
     return [int(one) for one in np.unique(open_volume(path).read_label())]
 
 
-def write_like(path: Path, values: Voxels, source: VolumeFile, *, scale: float = 1.0) -> None:
-    """Write voxels on the grid of another file, whose header is kept but for what they are.
+def image_like(values: Voxels, source: VolumeFile, *, scale: float = 1.0) -> Any:
+    """Put voxels on the grid of a file, whose header is kept but for what they are.
 
     Affine, codes of sform and qform, units, axes and notes stay bit for bit; the type of the
     voxels, their scaling and the display range are the new ones.
 
     Args:
-        path: A ``.nii`` or ``.nii.gz`` file; it appears complete or not at all.
         values: uint8 or uint16, of the source's three axes; one the source dropped comes back.
         source: Whose grid it is.
         scale: What one unit of the stored numbers means.
-
-    Raises:
-        InputError: If the disk is full or the place cannot be written.
     """
     shape = tuple(int(n) for n in source.image.shape)
     if source.index is not None:
@@ -207,6 +203,22 @@ def write_like(path: Path, values: Voxels, source: VolumeFile, *, scale: float =
     header["cal_min"] = header["cal_max"] = 0
     image = type(source.image)(values.reshape(shape), source.image.affine, header)
     image.header.set_slope_inter(scale, 0.0)
+    return image
+
+
+def write_like(path: Path, values: Voxels, source: VolumeFile, *, scale: float = 1.0) -> None:
+    """Write :func:`image_like`.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz`` file; it appears complete or not at all.
+        values: See there.
+        source: See there.
+        scale: See there.
+
+    Raises:
+        InputError: If the disk is full or the place cannot be written.
+    """
+    image = image_like(values, source, scale=scale)
     with write_atomic(path) as temporary, _telling(path):
         nib.save(image, temporary)
 

@@ -8,15 +8,17 @@ from typing import Any
 
 from cl_core.report import Report
 from cl_core.report.figures import MISSING, scatter_2d, training_curves
-from cl_core.runs import Run
+from cl_core.runs import Run, write_atomic
 from cl_medical.segmentation.embedding import DomainPoints
-from cl_medical.segmentation.overlays import draw_overlays, picked
+from cl_medical.segmentation.overlays import Picture, draw_overlays, picked
 from cl_medical.segmentation.prediction import Predicted
-from cl_medical.segmentation.scoring import CaseScores, summary_rows
+from cl_medical.segmentation.scoring import CaseScores
+from cl_medical.segmentation.summaries import summary_rows
 
 __all__ = [
     "benchmark_page",
     "demo_page",
+    "embedding_page",
     "evaluation_page",
     "prediction_page",
     "score_rows",
@@ -61,15 +63,19 @@ def evaluation_page(
     metrics: Mapping[str, float],
     scores: Sequence[CaseScores],
     tests: Sequence[Mapping[str, object]],
+    failures: Sequence[str] = (),
 ) -> None:
     """Write how good a model is: a structure, a case, and what the best and the worst look like."""
     page = Report("Evaluation", what)
     page.metrics(_first(metrics))
     _scores(page, scores, "Structures")
+    _save_pictures(run, scores)
     if tests:
         page.section("Comparison").table(
             tests, "Dice of this run minus the other's, case by case; Wilcoxon, two-sided."
         )
+    if failures:
+        page.section("Not scored").text("\n\n".join(failures))
     page.section("Options").configuration(run.config)
     page.save(run.output("report.html"))
 
@@ -83,6 +89,23 @@ def prediction_page(run: Run, results: Sequence[Predicted], failures: Sequence[s
         page.section("Pictures").figure(draw_overlays(shown), "Of each case the fullest slice.")
     if failures:
         page.section("Not segmented").text("\n\n".join(failures))
+    page.section("Options").configuration(run.config)
+    page.save(run.output("report.html"))
+
+
+def embedding_page(
+    run: Run,
+    metrics: Mapping[str, float],
+    points: DomainPoints,
+    names: Sequence[str],
+    failures: Sequence[str],
+) -> None:
+    """Write the plane of the embeddings."""
+    page = Report("Embedding", str(run.config["run"]))
+    page.metrics({name: value for name, value in metrics.items() if not math.isnan(value)})
+    _embedding(page, points, names)
+    if failures:
+        page.section("Not embedded").text("\n\n".join(failures))
     page.section("Options").configuration(run.config)
     page.save(run.output("report.html"))
 
@@ -177,13 +200,23 @@ def _scores(page: Report, scores: Sequence[CaseScores], title: str) -> None:
 
 
 def _pictures(page: Report, scores: Sequence[CaseScores]) -> None:
-    shown = [
+    if shown := _shown(scores):
+        page.section("Best, median, worst").figure(draw_overlays(shown), _OVERLAYS)
+
+
+def _save_pictures(run: Run, scores: Sequence[CaseScores]) -> None:
+    """The same as a file, for slides and papers."""
+    if shown := _shown(scores):
+        with write_atomic(run.output("overlays.png")) as beside:
+            draw_overlays(shown).savefig(beside, dpi=150, bbox_inches="tight")
+
+
+def _shown(scores: Sequence[CaseScores]) -> list[tuple[str, Picture]]:
+    return [
         (f"{one.domain} {word}: {one.case}, Dice {one.dice:.2f}", one.picture)
         for word, one in picked(scores)
         if one.picture is not None
     ]
-    if shown:
-        page.section("Best, median, worst").figure(draw_overlays(shown), _OVERLAYS)
 
 
 def _embedding(page: Report, points: DomainPoints | None, names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from cl_medical.segmentation.config import (
     BenchmarkConfig,
     CheckConfig,
     DemoConfig,
+    EmbedConfig,
     EvaluateConfig,
     ExtendConfig,
     PredictConfig,
@@ -24,9 +25,9 @@ from cl_medical.segmentation.modes import train_within
 from cl_medical.segmentation.preparation import deal_splits, examine
 from cl_medical.segmentation.reading import fingerprint_of, open_manifest
 from cl_medical.segmentation.records import finish_training, shown_rows
-from cl_medical.segmentation.scoring import read_case_scores
+from cl_medical.segmentation.summaries import read_case_scores
 
-__all__ = ["benchmark", "check", "demo", "evaluate", "extend", "predict", "train"]
+__all__ = ["benchmark", "check", "demo", "embed", "evaluate", "extend", "predict", "train"]
 
 
 def check(config: CheckConfig) -> Outcome:
@@ -85,6 +86,13 @@ def train(config: TrainConfig) -> Outcome:
 def evaluate(config: EvaluateConfig) -> Outcome:
     """Score a run on native grids: see :func:`~cl_medical.segmentation.evaluating.evaluate_run`."""
     return evaluate_run(config)
+
+
+def embed(config: EmbedConfig) -> Outcome:
+    """Embed cases: see :func:`~cl_medical.segmentation.placing.embed_run`."""
+    from cl_medical.segmentation.placing import embed_run
+
+    return embed_run(config)
 
 
 def predict(config: PredictConfig) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from cl_medical.segmentation.data import Source, central_patches
 from cl_medical.segmentation.embedding import PATCHES, domain_scores
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Case, is_volume, volume_stem
-from cl_medical.segmentation.nifti import VolumeFile, write_like
+from cl_medical.segmentation.masks import structure_ml, write_mask
+from cl_medical.segmentation.nifti import write_like
 from cl_medical.segmentation.overlays import Picture, picture_of
 from cl_medical.segmentation.reading import read_manifest
 from cl_medical.segmentation.saved import DomainCard, SavedModel
@@ -29,8 +31,8 @@ __all__ = [
     "device_named",
     "find_domain",
     "jobs_of",
+    "patches_of_case",
     "predict_one",
-    "write_mask",
 ]
 
 
@@ -81,27 +83,51 @@ def jobs_of(config: PredictConfig, model: SavedModel) -> list[Job]:
     if path.is_dir():
         plain = sorted(file for file in path.iterdir() if file.is_file() and is_volume(file))
     if not plain:
+        if config.domain is not None:
+            raise InputError(
+                f"--domain {config.domain}: the manifest {path} names the domains itself; leave "
+                "it out, or give plain volumes"
+            )
         manifest = read_manifest(path)
-        jobs = []
         for domain in manifest:
             model.card.of_domain(domain.name, f"--data {path}: domain")
-            for case in domain.cases:
-                jobs.append(Job(case, domain.name, f"{domain.name}/{case.name}"))
-        return jobs
+        return _each_once(
+            Job(case, domain.name, f"{domain.name}/{case.name}")
+            for domain in manifest
+            for case in domain.cases
+        )
     if config.domain is None:
         names = ", ".join(domain.name for domain in model.card.domains)
         raise InputError(f"--domain is needed for plain volumes: one of {names}, or auto")
     if config.domain != "auto":
         model.card.of_domain(config.domain)
-    elif any(not domain.center for domain in model.card.domains):
+    else:
+        _require_centers(model)
+    own = None if config.domain == "auto" else config.domain
+    return _each_once(
+        Job(Case(name=volume_stem(file), images=(file,)), own, volume_stem(file)) for file in plain
+    )
+
+
+def _require_centers(model: SavedModel) -> None:
+    if any(not domain.center for domain in model.card.domains):
         raise InputError(
             "--domain auto needs one network of several domains: this run has one a domain; name "
             "the domain"
         )
-    own = None if config.domain == "auto" else config.domain
-    return [
-        Job(Case(name=volume_stem(file), images=(file,)), own, volume_stem(file)) for file in plain
-    ]
+
+
+def _each_once(jobs: Iterable[Job]) -> list[Job]:
+    """The volumes, whose masks must not fall on one another."""
+    by_name: dict[str, Job] = {}
+    for job in jobs:
+        twin = by_name.setdefault(job.name.casefold(), job)
+        if twin is not job:
+            raise InputError(
+                f"{job.case.images[0]} and {twin.case.images[0]} would both be masks/{job.name}"
+                ".nii.gz; rename one"
+            )
+    return list(by_name.values())
 
 
 def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]:
@@ -118,11 +144,18 @@ def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]
     Raises:
         InputError: If the best is not far enough ahead.
     """
+    _require_centers(model)
     network = model.networks.of_domain(model.card.domains[0].name)
     candidates = []
     for card in model.card.domains:
-        patches = _patches(model, card, case)
+        if card.channels != len(case.images):
+            continue
+        patches = patches_of_case(model, card, case)
         candidates.append((card.name, patches, card.center))
+    if not candidates:
+        raise InputError(
+            f"{case.images[0]}: no domain was trained on cases of {len(case.images)} image(s)"
+        )
     scores = domain_scores(network, candidates)
     ranked = sorted(scores, key=lambda name: -scores[name])
     told = ", ".join(f"{name} {scores[name]:.3f}" for name in ranked)
@@ -133,8 +166,12 @@ def find_domain(model: SavedModel, case: Case, margin: float) -> tuple[str, str]
     return ranked[0], f"{case.name}: domain {ranked[0]} ({told})"
 
 
-def _patches(model: SavedModel, card: DomainCard, case: Case) -> torch.Tensor:
-    """Patches of a volume, prepared as for a domain."""
+def patches_of_case(model: SavedModel, card: DomainCard, case: Case) -> torch.Tensor:
+    """Patches of a volume, prepared as for a domain.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
     recipe = model.card.recipe(card)
     volume = open_case(case, recipe)
     images, least = [], []
@@ -169,13 +206,9 @@ def predict_one(run: Run, model: SavedModel, job: Job, config: PredictConfig) ->
         notes.append(note)
     card = model.card.of_domain(name)
     recipe = model.card.recipe(card)
+    model.card.require_images(card, job.case.images)
     case = Case(name=job.case.name, images=job.case.images, volume_index=job.case.volume_index)
     volume = open_case(case, recipe)
-    if len(volume.files) > model.card.plan.in_channels:
-        raise InputError(
-            f"{volume.files[0].path}: {len(volume.files)} images a case, but the model takes "
-            f"{model.card.plan.in_channels}"
-        )
     inference = Inference(
         patch=model.card.patch,
         overlap=config.overlap,
@@ -199,29 +232,13 @@ def predict_one(run: Run, model: SavedModel, job: Job, config: PredictConfig) ->
         for structure, stored in zip(card.classes[1:], made.result.probabilities, strict=True):
             path = run.output(f"probabilities/{job.name}_{_file_name(structure)}.nii.gz")
             write_like(path, stored, source, scale=1 / 255)
-    voxel = float(np.prod(source.spacing)) / 1000
-    counts = np.bincount(made.result.classes.ravel(order="K"), minlength=len(card.classes))
     return Predicted(
         job=job,
         domain=name,
-        volumes={
-            structure: float(counts[k]) * voxel for k, structure in enumerate(card.classes) if k
-        },
+        volumes=structure_ml(made.result.classes, source, card),
         picture=picture_of(made, None),
         notes=tuple(notes),
     )
-
-
-def write_mask(path: Path, classes: np.ndarray, source: VolumeFile, card: DomainCard) -> str:
-    """Write a mask in the raw ids of its domain; returns a note if that is not possible."""
-    raw, note = card.domain().raw_ids()
-    table = np.array(raw)
-    kind = np.uint8 if table.min() >= 0 and table.max() < 2**8 else np.uint16
-    if table.min() < 0 or table.max() >= 2**16:
-        table, kind = np.arange(len(raw)), np.uint8
-        note = f"{card.name}: ids beyond 65535, so masks hold the classes' numbers"
-    write_like(path, table.astype(kind)[classes], source)
-    return note
 
 
 def device_named(name: str) -> str:

@@ -18,10 +18,9 @@ from cl_medical.segmentation.manifest import (
     Case,
     Domain,
     Manifest,
-    ManifestError,
-    Problem,
 )
 from cl_medical.segmentation.nifti import VolumeFile, open_volume
+from cl_medical.segmentation.problems import ManifestError, Problem
 from cl_medical.segmentation.volumes import (
     Recipe,
     geometry_of,

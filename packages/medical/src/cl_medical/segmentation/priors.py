@@ -23,8 +23,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cl_medical.segmentation.data import Batch
-from cl_medical.segmentation.domain_norm import convert_batch_norm, rows_of, use_domain
+from cl_medical.segmentation.domain_norm import convert_batch_norm, use_domain
 from cl_medical.segmentation.losses import IGNORE, cross_entropy, dice_loss, mean_over_domains
+from cl_medical.segmentation.rows import rows_of
 
 __all__ = ["MaskPrior", "PriorTraining", "one_hot"]
 

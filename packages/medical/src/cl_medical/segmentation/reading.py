@@ -10,7 +10,8 @@ from cl_core.errors import InputError
 from cl_core.runs.fingerprint import Fingerprint, of_files
 from cl_core.tables.documents import read_json, read_yaml
 from cl_medical.segmentation.conventions import read_folder
-from cl_medical.segmentation.manifest import Manifest, is_volume, parse_manifest
+from cl_medical.segmentation.manifest import Manifest, is_volume
+from cl_medical.segmentation.parsing import parse_manifest
 
 __all__ = ["MANIFEST", "fingerprint_of", "open_manifest", "read_manifest"]
 

@@ -9,13 +9,9 @@ from collections.abc import Sequence
 from cl_core.runs import Run, write_atomic
 from cl_medical.segmentation import pages
 from cl_medical.segmentation.manifest import Manifest
-from cl_medical.segmentation.scoring import (
-    CaseScores,
-    summary_rows,
-    write_cases,
-    write_summary,
-)
+from cl_medical.segmentation.scoring import CaseScores
 from cl_medical.segmentation.single import Trained
+from cl_medical.segmentation.summaries import summary_rows, write_cases, write_summary
 
 __all__ = ["finish_training", "shown_rows", "write_tables"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, cast
@@ -36,6 +36,7 @@ class DomainCard(Options):
         slice_axis: R, A or S.
         spacing: mm along R, A, S; null leaves an axis as it is.
         center: Mean unit embedding of its training cases, where the networks have one in common.
+        channels: Images of a case.
     """
 
     name: str
@@ -44,8 +45,11 @@ class DomainCard(Options):
     slice_axis: Axis
     spacing: tuple[float | None, ...]
     center: tuple[float, ...] = ()
+    channels: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.channels <= 1000:
+            raise OptionError(f"domains: {self.name} must have 1 to 1000 images a case")
         if not 2 <= len(self.classes) <= 255:
             raise OptionError(f"domains: {self.name} must have 2 to 255 classes")
         if len(self.spacing) != 3 or any(
@@ -146,6 +150,18 @@ class SegmentationCard(Card):
                 f"{', '.join(names)}"
             )
         return self.domains[names.index(name)]
+
+    def require_images(self, domain: DomainCard, images: Sequence[Path]) -> None:
+        """Refuse a case of more or fewer images than a domain was trained on.
+
+        Raises:
+            InputError: Naming the first image.
+        """
+        if len(images) != domain.channels:
+            raise InputError(
+                f"{images[0]}: a case of {len(images)} image(s), but {domain.name} was trained on "
+                f"{domain.channels}; list as many, in their order, in a manifest"
+            )
 
     def recipe(self, domain: DomainCard) -> Recipe:
         """How volumes of a domain are prepared."""

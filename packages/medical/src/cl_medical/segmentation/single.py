@@ -19,6 +19,7 @@ from cl_medical.segmentation.evaluation import score_manifest
 from cl_medical.segmentation.inference import Inference
 from cl_medical.segmentation.manifest import Domain, Manifest, write_manifest
 from cl_medical.segmentation.network import MultiDomainNetwork
+from cl_medical.segmentation.planning import new_network, plan_of, sources_of
 from cl_medical.segmentation.preparation import Examined, examine
 from cl_medical.segmentation.reading import MANIFEST
 from cl_medical.segmentation.saved import (
@@ -28,8 +29,9 @@ from cl_medical.segmentation.saved import (
     SavedModel,
     SegmentationCard,
 )
-from cl_medical.segmentation.scoring import CaseScores, summarise
-from cl_medical.segmentation.training import fit_network, new_network, plan_of, sources_of
+from cl_medical.segmentation.scoring import CaseScores
+from cl_medical.segmentation.summaries import summarise
+from cl_medical.segmentation.training import fit_network, young_statistics
 
 __all__ = ["Trained", "card_of", "domain_card", "examined_data", "start_from", "train_one"]
 
@@ -94,7 +96,11 @@ def train_one(config: TrainConfig, run: Run, manifest: Manifest, cache: VolumeCa
         synchronized=config.network.synchronized,
     )
     notes = list(examined.notes)
-    if config.init_from is not None:
+    if config.mode == "contrast" and config.sampling == "alternate":
+        notes.append("--sampling alternate: a step has one domain, so the contrast is always 0")
+    if config.init_from is None:
+        notes += young_statistics(config)
+    else:
         notes.append(start_from(network, SavedModel.load(config.init_from), config.init_from))
     result = fit_network(
         run,
@@ -226,4 +232,5 @@ def domain_card(domain: Domain, examined: Examined, center: Sequence[float]) -> 
         slice_axis=recipe.slice_axis,
         spacing=recipe.spacing,
         center=tuple(center),
+        channels=domain.channels,
     )
