@@ -32,7 +32,7 @@ def demo(config: DemoConfig) -> Outcome:
     from cl_medical.segmentation import config as segmentation
     from cl_medical.segmentation import pipeline as of_segmentation
     from cl_medical.segmentation.pages import score_rows
-    from cl_medical.segmentation.scoring import read_case_scores
+    from cl_medical.segmentation.summaries import read_case_scores
 
     with Run.create(config.out, config, overwrite=config.overwrite) as run:
         run.begun()  # what follows are runs of their own
