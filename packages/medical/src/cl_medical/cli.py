@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cl_medical.config as both
 import cl_medical.segmentation.config as segmentation
 from cl_core.commands.cli import CommandTable, run_program
-from cl_medical import config as both
 from cl_medical.lesions.config import (
     BenchmarkConfig,
     DemoConfig,

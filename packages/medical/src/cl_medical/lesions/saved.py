@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,25 +35,20 @@ class SavedRun:
         model: On the best device, in evaluation mode.
         options: Those it was trained with.
         threshold: Of the positive class: the model's own, or the one that was asked for.
+        roots: Folders where its images lie now, if they were moved.
     """
 
     path: Path
     model: LesionModel
     options: Mapping[str, Any]
     threshold: float | None
+    roots: tuple[Path, ...] = ()
 
-    def images(
-        self,
-        split: str,
-        *,
-        roots: Sequence[Path] = (),
-        on_error: Literal["stop", "skip"] = "skip",
-    ) -> Lesions:
+    def images(self, split: str, *, on_error: Literal["stop", "skip"] = "skip") -> Lesions:
         """The images of a split of the training's own table.
 
         Args:
             split: Its name.
-            roots: Folders where the images lie now, if they were moved.
             on_error: At an image that is gone stop, or leave it out and note it.
 
         Raises:
@@ -61,7 +56,7 @@ class SavedRun:
         """
         table = read_lesions(
             self.path / "lesions.csv",
-            roots=(self.path, *roots),
+            roots=(self.path, *self.roots),
             naming=Naming(convention="prepared"),
             on_error=on_error,
         )
@@ -125,7 +120,7 @@ def open_run(config: SavedRunOptions) -> SavedRun:
     run = Run.open(config.run)
     model = load_lesion_model(run).to(best_device())
     threshold = model.card.threshold if config.threshold is None else config.threshold
-    return SavedRun(run.path, model, run.config, threshold)
+    return SavedRun(run.path, model, run.config, threshold, _several(config.root))
 
 
 def images_to_test(config: EvaluateConfig, saved: SavedRun) -> Lesions:
@@ -135,9 +130,7 @@ def images_to_test(config: EvaluateConfig, saved: SavedRun) -> Lesions:
         InputError: If they cannot be read, or have a label that the model does not know.
     """
     if config.data is None:
-        return saved.images(
-            config.split, roots=_several(config.root), on_error=config.on_error or "stop"
-        )
+        return saved.images(config.split, on_error=config.on_error or "stop")
     options = saved.options
     table = read_lesions(
         config.data,
