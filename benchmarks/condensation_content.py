@@ -135,13 +135,16 @@ def main() -> None:
     """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/condensation"))
+    parser.add_argument(
+        "--case", type=int, choices=range(len(CASES)), help="only this one, no page"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     kept = options.work / "content.json"
     found: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {"seconds": 0.0}
-    for case in CASES:
+    for case in CASES if options.case is None else [CASES[options.case]]:
         for name in SETS:
             for seed in SEEDS:
                 key = f"{name} {case} {seed}"
@@ -151,6 +154,8 @@ def main() -> None:
                     found["seconds"] += process_time() - begun
                     kept.write_text(json.dumps(found))
             print(case, name, [round(found[f"{name} {case} {s}"], 3) for s in SEEDS], flush=True)
+    if options.case is not None:
+        return
     options.out.write_text(page(found, found["seconds"]), "utf-8")
     print(options.out.read_text("utf-8"))
 
