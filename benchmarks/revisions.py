@@ -209,7 +209,7 @@ def started(tree: Path, *words: str) -> subprocess.Popen[str]:
     paths = [*sorted(str(path) for path in tree.glob("packages/*/src")), str(tree / "benchmarks")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(
-        [sys.executable, str(HERE), *words],
+        [sys.executable, "-P", str(HERE), *words],  # -P: benchmarks of the tree, not those here
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -26,7 +26,7 @@ CORE = (
     ("runs",),
     ("commands.vocabulary", "commands.outcome"),
     ("commands.manual", "commands.own"),
-    ("commands.completion", "commands.listing", "commands.parser"),
+    ("commands.completion", "commands.export", "commands.listing", "commands.parser"),
     ("commands.cli", "commands.face"),
     ("distributed", "matmul", "seeding", "threads", "optim", "transforms"),
     ("orders",),

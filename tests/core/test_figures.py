@@ -1,9 +1,13 @@
 """Figures hold the numbers they were given."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
-from cl_core.report.figures import MISSING, metric_table, new_figure, scatter_2d, training_curves
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import MISSING, metric_table, new_figure, training_curves
 
 
 def test_columns_of_one_quantity_share_a_panel():
@@ -44,29 +48,30 @@ def test_drawing_leaves_pyplot_alone():
     assert plt.get_fignums() == []
 
 
-def test_each_class_is_a_trace_with_its_points_names_and_ids():
+def told(block):
+    """What the script of an explorer draws."""
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', block, re.S)[1])
+
+
+def test_a_plane_has_its_points_classes_and_ids():
     points = np.arange(10).reshape(5, 2)
-    figure = scatter_2d(points, [1, 0, 1, -1, 0], ["a<b", "plain"], ["n0", "n1", "<i>", "n3", "n4"])
-    grey, first, second = figure.data
-    assert [trace.name for trace in figure.data] == ["unlabelled", "a&lt;b", "plain"]
-    assert list(second.text) == ["n0", "&lt;i&gt;"]
-    assert list(second.x) == [0, 4]
-    assert list(second.y) == [1, 5]
-    assert list(grey.x) == [6]
-    assert first.marker.color != second.marker.color
-
-
-def test_points_without_labels_are_one_trace_and_need_no_legend():
-    figure = scatter_2d(np.zeros((3, 2)))
-    assert len(figure.data) == 1
-    assert figure.layout.showlegend is False
+    labels = np.array([1, 0, 1, -1, 0])
+    block = scatter_2d(points, labels, ["a<b", "plain"], ["n0", "n1", "<i>", "n3", "n4"])
+    data = told(block)
+    assert data["ids"] == ["n0", "n1", "<i>", "n3", "n4"]
+    (classes,) = data["fields"]
+    assert classes["levels"] == ["a<b", "plain"]
+    assert classes["codes"] == [1, 0, 1, -1, 0]
+    assert data["planes"][0]["x"] == [0, 25_000, 50_000, 75_000, 100_000]
+    assert "<i>" not in block  # escaped, wherever it stands
+    assert told(scatter_2d(np.zeros((3, 2))))["fields"] == []
 
 
 def test_points_and_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"points on a plane \(n, 2\)"):
         scatter_2d(np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="3 points, 2 labels"):
-        scatter_2d(np.zeros((3, 2)), [0, 1])
+    with pytest.raises(ValueError, match="one of labels a point, got 2 for 3"):
+        scatter_2d(np.zeros((3, 2)), np.array([0, 1]))
 
 
 def test_scores_and_spreads_share_a_column_and_shares_are_per_cent():

@@ -115,7 +115,7 @@ def test_hyphens_in_an_option_are_underscores(capsys):
         (["er"], "no command 'er'; did you mean deep er? there are learn, deep, list"),
         (["deep"], "name a command: er (see cl-core deep --help)"),
         (["deep", "err"], "no command 'err'; did you mean er? there are er"),
-        ([], "name a command: learn, deep, list, compare, completion"),
+        ([], "name a command: learn, deep, list, compare, export, completion"),
         ([*GIVEN, "--image-sise", "3"], "no option --image_sise: did you mean --image_size?"),
         ([*GIVEN, "--temperature", "3"], "no option --temperature: did you mean --inner.temp"),
         ([*GIVEN, "--zzz"], "there is no option --zzz"),

@@ -1,13 +1,15 @@
 """The report page: everything in it, nothing outside, nothing executed that a user wrote."""
 
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from cl_core.report import Report
-from cl_core.report.figures import new_figure, scatter_2d
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import new_figure
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -49,7 +51,7 @@ def full():
     report.section("Scores").text("One.\n\nTwo.")
     report.table([{"method": "a", "accuracy": 0.5}, {"method": "b"}], "All scores.")
     report.section("Pictures").figure(drawing(), "A line.").figure(drawing(), "Again.")
-    report.plotly(scatter_2d(np.eye(2), [0, 1]), "Points.")
+    report.block(scatter_2d(np.eye(2), np.array([0, 1])), "Points.")
     return report.configuration({"lr": 0.1, "trainer": {"devices": 1}})
 
 
@@ -108,21 +110,44 @@ def test_what_a_user_names_is_text_and_never_a_script(build):
     assert "<script" not in html
 
 
-def test_names_in_an_interactive_figure_cannot_end_its_script():
-    figure = scatter_2d(np.eye(2), [0, 1], [HOSTILE, "</script>"], [HOSTILE, "b"])
-    figure.update_layout(title=HOSTILE)
-    page = Page(Report("r").plotly(figure, HOSTILE).html())
-    assert page.tags.count("script") == 3  # the data, the library, the drawing
-    data = json.loads(page.scripts[0])
-    assert data["data"][0]["text"] == ["&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;"]
-    assert data["layout"]["title"]["text"] == HOSTILE  # plotly sanitises what it draws
+def test_names_on_a_plane_cannot_end_its_script():
+    block = scatter_2d(np.eye(2), np.array([0, 1]), [HOSTILE, "</script>"], [HOSTILE, "b"])
+    page = Page(Report("r").block(block, HOSTILE).html())
+    assert page.tags.count("script") == 2  # the data, the drawing
+    assert json.loads(page.scripts[0])["ids"] == [HOSTILE, "b"]
 
 
-def test_the_plotly_library_is_there_once_and_only_if_needed():
+def test_a_page_without_images_is_small():
     assert len(Report("r").figure(drawing()).html()) < 100_000
-    one = Report("r").plotly(scatter_2d(np.eye(2)))
-    two = len(one.plotly(scatter_2d(np.eye(2))).html())
-    assert 3_000_000 < two < 7_000_000
+    points = np.random.default_rng(0).normal(size=(10_000, 2))
+    names = [f"photos/field {row // 100}/plant {row}.jpg" for row in range(len(points))]
+    block = scatter_2d(points, np.arange(len(points)) % 10, None, names)
+    assert len(Report("r").block(block).html()) < 1_500_000
+
+
+def test_panels_stand_on_their_own_and_the_figure_stays_as_it_was():
+    figure, panels = new_figure(1, 3)
+    for number, panel in enumerate(panels):
+        panel.plot([0, 1], [0, number])
+        panel.set_xlabel("epoch")
+    panels[2].set_visible(False)
+    before = [panel.get_position().bounds for panel in panels]
+    html = Report("r").figure(figure).html()
+    assert html.count("<svg") == 2
+    sizes = set(re.findall(r'<svg[^>]* viewBox="([^"]*)"', html))
+    assert len(sizes) == 1  # all of one size
+    assert [panel.get_visible() for panel in panels] == [True, True, False]
+    assert Report("r").figure(figure).html().count("<svg") == 2
+    assert len(before) == 3
+    figure.suptitle("of all")
+    assert Report("r").figure(figure).html().count("<svg") == 1
+
+
+def test_links_lead_to_pages_near_by_and_are_escaped():
+    html = Report("r").links({HOSTILE: "../a b/report.html", "x": "javascript:alert(1)"}).html()
+    assert '<a href="../a%20b/report.html">' in html
+    assert "<script" not in html
+    assert 'href="javascript:' not in html
 
 
 def test_black_ink_takes_the_colour_of_the_page():
@@ -160,7 +185,7 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
     report = Report("r")
-    report.section("s")._add("plotly", data=object())
+    report.section("s")
     report._sections[0]["blocks"] = None
     with pytest.raises(TypeError):
         report.save(path)

@@ -150,6 +150,7 @@ def test_evaluate_compares_runs_with_each_other_and_with_random_weights(trained,
     assert metrics["linear_accuracy"] > 0.9  # colours; 12 test images
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("HCSC", "MoCo v2", "DirectCLR", "untrained"))
+    assert str(tmp_path / "scores" / "explorer.html") in shown
     page = (tmp_path / "scores" / "report.html").read_text()
     assert "48 images to learn from, 12 to test" in page
 
@@ -177,6 +178,9 @@ def test_embed_writes_a_row_per_image_with_its_file(trained, tmp_path):
     for kind in ("parquet", "npy"):
         out = str(tmp_path / kind)
         assert main(["embed", "--run", str(trained["moco"]), "--out", out, "--format", kind]) == 0
+    explorer = (tmp_path / "npy/explorer.html").read_text()
+    assert '"green/01.png"' in explorer
+    assert "webp;base64," in explorer
     table = pyarrow.parquet.read_table(tmp_path / "parquet" / "embeddings.parquet")
     assert table.column_names == ["file", "label", *(f"e{k}" for k in range(24))]
     assert table["file"][21].as_py() == "green/01.png"

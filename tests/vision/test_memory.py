@@ -126,3 +126,43 @@ def test_what_is_no_images_is_refused_before_anything_is_written(tmp_path, data,
 def test_shapes_that_are_no_image_are_named():
     with pytest.raises(InputError, match=r"row 7: \(4,\) is no image"):
         as_image(torch.zeros(4), "row 7")
+
+
+def flowers(**columns):
+    import datasets
+
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (12, 10, 3), dtype=np.uint8) for _ in range(4)]
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["rye", "oat"])}
+    rows = {"image": [Image.fromarray(p) for p in pictures], "label": [0, 1, -1, 1]} | columns
+    kinds |= {name: datasets.Image() for name in columns}
+    return pictures, datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+
+
+@pytest.fixture
+def hugging_face(monkeypatch, tmp_path):
+    """The library, without a network and without a trace at home."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return pytest.importorskip("datasets", exc_type=ImportError)
+
+
+def test_a_hugging_face_data_set_gives_images_and_the_names_of_its_classes(hugging_face):
+    pictures, data = flowers()
+    images = images_in_memory(data)
+    assert images.class_names == ["rye", "oat", None, "oat"]
+    assert np.array_equal(images.dataset[1].views[0].permute(1, 2, 0).numpy(), pictures[1])
+    assert memory_fingerprint(images).digest != memory_fingerprint(images.select([0, 1])).digest
+    assert images_in_memory(data.remove_columns("label")).labels.tolist() == [-1] * 4
+
+
+def test_a_hugging_face_data_set_that_may_mean_several_things_is_told(hugging_face):
+    pictures, data = flowers()
+    with pytest.raises(InputError, match=r"DatasetDict of train: give one of them"):
+        images_in_memory(hugging_face.DatasetDict({"train": data}))
+    with pytest.raises(InputError, match=r"has 0 columns of images among label"):
+        images_in_memory(data.remove_columns("image"))
+    _, two = flowers(mask=[Image.fromarray(picture) for picture in pictures])
+    with pytest.raises(InputError, match="has 2 columns of images"):
+        images_in_memory(two)
+    with pytest.raises(InputError, match="is empty"):
+        images_in_memory(data.select([]))

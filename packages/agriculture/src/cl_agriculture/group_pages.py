@@ -13,7 +13,7 @@ from cl_agriculture.mixture.selection import Selection
 from cl_agriculture.scoring import Scored
 from cl_core.report import Report
 from cl_core.report.explorer.contact_sheet import contact_sheet
-from cl_core.report.figures import scatter_2d
+from cl_core.report.explorer.plane import scatter_2d
 from cl_core.runs import Run
 
 __all__ = ["cluster_page", "score_page"]
@@ -125,14 +125,14 @@ def _add_plane(page: Report, scored: Scored) -> None:
     points = scored.scores[rows, :2]
     ids = [scored.files[row] for row in rows.tolist()]
     words = f"The first two principal components of {len(rows):,} images, coloured by "
-    page.section("On a plane").plotly(
+    page.section("On a plane").block(
         scatter_2d(points, scored.names[rows], hover_ids=ids), words + "group."
     )
     classes = sorted({label for label in scored.labels if label is not None})
     if classes:
         number = {name: k for k, name in enumerate(classes)}
         y = np.array([number.get(scored.labels[row] or "", -1) for row in rows.tolist()])
-        page.plotly(scatter_2d(points, y, names=classes, hover_ids=ids), words + "weak label.")
+        page.block(scatter_2d(points, y, names=classes, hover_ids=ids), words + "weak label.")
 
 
 def _add_contingency(page: Report, scored: Scored) -> None:

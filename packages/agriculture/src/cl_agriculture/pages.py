@@ -15,7 +15,8 @@ from cl_core.evaluation.projection import project_2d
 from cl_core.images import ImageTable
 from cl_core.report import Report
 from cl_core.report.explorer.contact_sheet import contact_sheet
-from cl_core.report.figures import scatter_2d, training_curves
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import training_curves
 from cl_core.runs import Run
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def training_page(
     page.section("Training").figure(training_curves(result.history), CURVES)
     rows = some_rows(len(h))
     y = plants.labels[rows]
-    page.section("Representation").plotly(
+    page.section("Representation").block(
         scatter_2d(
             project_2d(h[rows]),
             y if bool((y >= 0).any()) else None,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cl_core.evaluation import project_2d
 from cl_core.report import Report
-from cl_core.report.figures import new_figure, scatter_2d, training_curves
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import new_figure, training_curves
 from cl_core.runs import Run
 from cl_graphs.evaluation.robustness import Measured
 from cl_graphs.tasks import Task
@@ -117,7 +118,7 @@ def _add_plane(page: Report, task: Task, vectors: Tensor, name: str = "") -> Non
     if len(rows) > POINTS:
         rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:POINTS]
     y = task.y if task.y is None or task.y.ndim == 1 else None  # tasks have no colour
-    page.section(f"Embedding {name}".strip()).plotly(
+    page.section(f"Embedding {name}".strip()).block(
         scatter_2d(
             project_2d(vectors[rows]),
             None if y is None else y[rows],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from cl_core.evaluation.projection import project_2d
 from cl_core.report import Report
+from cl_core.report.explorer import explorer_page
 from cl_core.report.explorer.contact_sheet import contact_sheet
-from cl_core.report.figures import scatter_2d, training_curves
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import training_curves
 from cl_core.runs import Run
 from cl_vision.collapse.spectrum import Spectrum, spectrum_figure, spectrum_table
 from cl_vision.data import Images
@@ -28,6 +30,7 @@ __all__ = [
     "comparison_page",
     "spectrum_page",
     "training_page",
+    "write_explorer",
 ]
 
 POINTS = 4000
@@ -160,7 +163,7 @@ def add_plane(page: Report, images: Images, r: Float[Tensor, "n d"], name: str =
         rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:POINTS]
     y = images.labels[rows]
     labelled = bool((y >= 0).any())
-    page.section(f"Representation {name}".strip()).plotly(
+    page.section(f"Representation {name}".strip()).block(
         scatter_2d(
             project_2d(r[rows]),
             y if labelled else None,
@@ -169,6 +172,40 @@ def add_plane(page: Report, images: Images, r: Float[Tensor, "n d"], name: str =
         ),
         f"The two directions of largest variance of {len(rows):,} images"
         + (", coloured by class; training never saw the classes." if labelled else "."),
+    )
+
+
+def write_explorer(run: Run, images: Images, r: Float[Tensor, "n d"], *, title: str) -> None:
+    """Write a page to walk about in the representations, with each one's picture.
+
+    Of more than :data:`POINTS` images it shows that many at random.
+
+    Args:
+        run: Where to, as ``explorer.html``.
+        images: Those represented.
+        r: Their representations.
+        title: Of the page.
+    """
+    if not run.writes:
+        return
+    rows = torch.arange(len(r))
+    if len(rows) > POINTS:
+        rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:POINTS]
+    shown = images.select(rows.tolist())
+    pictures: Any = shown.table
+    if not shown.has_files:
+        dataset: Any = shown.dataset
+        pictures = [dataset[row].views[0] for row in range(len(shown))]
+    labelled = bool((shown.labels >= 0).any())
+    explorer_page(
+        run.output("explorer.html"),
+        r[rows],
+        pictures,
+        title=title,
+        subtitle=images.summary()[0],
+        labels=shown.labels if labelled else None,
+        classes=shown.table.classes if labelled else None,
+        ids=shown.names,
     )
 
 

@@ -187,9 +187,11 @@ def evaluate(config: EvaluateConfig, *, encoder: nn.Module | None = None) -> Out
                 "The images had no split: the encoder was trained, without labels, on all of them."
             )
         pages.comparison_page(run, rows, measured, test, histories, notes=notes)
+        pages.write_explorer(run, test, measured[0].features, title=measured[0].name)
         run.save_metrics(metrics)
     lines = [*train.summary()[1:], *text_table(rows)]
-    return Outcome(out=run.path, metrics=metrics, lines=lines)
+    files = ("report.html", "explorer.html")
+    return Outcome(out=run.path, metrics=metrics, lines=lines, files=files)
 
 
 def embed(config: EmbedConfig, *, encoder: nn.Module | None = None) -> Outcome:
@@ -215,7 +217,8 @@ def embed(config: EmbedConfig, *, encoder: nn.Module | None = None) -> Outcome:
             vectors = model.project(vectors)
         about: dict[str, Sequence[object]]
         about = {"file": images.names, "label": images.class_names}
-        files = write_vectors(run, vectors, about, format=config.format)
+        files = [*write_vectors(run, vectors, about, format=config.format), "explorer.html"]
+        pages.write_explorer(run, images, vectors, title=model.name)
         metrics = {"rows": len(vectors), "dimensions": vectors.shape[1]}
         run.save_metrics(metrics)
     lines = [*images.summary(), f"{len(vectors):,} images, {vectors.shape[1]} dimensions"]

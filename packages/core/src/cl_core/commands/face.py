@@ -92,16 +92,19 @@ def _loader(package: str, loads: Mapping[str, str]) -> Callable[..., Any]:
         """Load the model of a run, in eval mode and ready to use.
 
         Args:
-            run: Run directory.
+            run: Run directory, or a folder of ``export``.
             how: What the package asks for models of a user's own, such as ``encoder``.
 
         Raises:
             InputError: If there is no run, or it holds no model of this package.
         """
         from cl_core.runs import Run
-        from cl_core.runs.card import card_kind
+        from cl_core.runs.card import CARD, card_kind
 
-        opened = Run.open(run)
+        place = Path(run).expanduser()
+        # A folder of `export` holds the model alone.
+        alone = (place / CARD).is_file() and not (place / "config.yaml").exists()
+        opened = Run(place) if alone else Run.open(place)
         kind = card_kind(opened.path)
         if kind not in loads:
             told = " or ".join(map(repr, loads))

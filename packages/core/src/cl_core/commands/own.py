@@ -10,7 +10,14 @@ from cl_core.checks import OptionError
 from cl_core.commands.options import Options
 from cl_core.commands.vocabulary import CommandTable
 
-__all__ = ["OWN_COMMANDS", "CompareConfig", "CompletionConfig", "ListConfig", "Program"]
+__all__ = [
+    "OWN_COMMANDS",
+    "CompareConfig",
+    "CompletionConfig",
+    "ExportConfig",
+    "ListConfig",
+    "Program",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,24 @@ class CompareConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig(Options):
+    """Make a folder of a run's model that can be pushed to a model hub, and is loaded offline.
+
+    Args:
+        run: Run directory that holds a model.
+        hub: The folder: card, weights, how to rebuild the model, its options. It must be new or
+            empty; nothing is sent anywhere.
+        name: Heading of the card; by default the folder's name.
+        license: What the card says, such as `apache-2.0` or `cc-by-4.0`; think of the data's, too.
+    """
+
+    run: Path
+    hub: Path
+    name: str | None = None
+    license: str = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompletionConfig(Options):
     """Print what makes a shell complete verbs, options and values; evaluate it in its start file.
 
@@ -79,5 +104,6 @@ class Program:
 OWN_COMMANDS: CommandTable = {
     "list": (ListConfig, "cl_core.commands.listing:list_names"),
     "compare": (CompareConfig, "cl_core.report.comparison:compare"),
+    "export": (ExportConfig, "cl_core.commands.export:export"),
     "completion": (CompletionConfig, "cl_core.commands.completion:completion_script"),
 }

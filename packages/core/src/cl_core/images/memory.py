@@ -85,7 +85,9 @@ def images_in_memory(data: Any) -> Images:
         data: ``(n, c, h, w)``, ``(n, h, w, c)`` or ``(n, h, w)`` as an array or tensor, uint8 or
             floating point in [0, 1]; such an ``x`` with labels, ``(x, y)``; or a data set with a
             length whose rows are an image (tensor, array or Pillow's), ``(image, label)``, or
-            ``([view, view, ...], label)``. Labels are whole numbers, negative for none.
+            ``([view, view, ...], label)``. Labels are whole numbers, negative for none. Or a
+            ``Dataset`` of Hugging Face's ``datasets`` with a column of images; its column
+            ``label`` or ``labels`` gives the classes, by their names.
 
     Raises:
         InputError: If it is none of these, or holds no image.
@@ -96,6 +98,8 @@ def images_in_memory(data: Any) -> Images:
         return _of_arrays(data, None)
     if isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "shape"):
         return _of_arrays(*data)
+    if hasattr(data, "column_names"):
+        return _of_columns(data)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping):
         return _of_dataset(data)
     raise InputError(
@@ -175,6 +179,33 @@ def _of_dataset(data: Any) -> Images:
             tensors[1] if len(tensors) > 1 else [data[row][1] for row in range(rows)], rows
         )
     return _images(lambda row: data[row][0], rows, labels)
+
+
+def _of_columns(data: Any) -> Images:
+    """The rows of a Hugging Face ``Dataset``: each is decoded when it is asked for."""
+    if isinstance(data.column_names, Mapping):
+        raise InputError(
+            f"--data: a DatasetDict of {', '.join(data.column_names)}: give one of them, as "
+            "data['train']"
+        )
+    images = [name for name, kind in data.features.items() if type(kind).__name__ == "Image"]
+    if len(images) != 1:
+        raise InputError(
+            f"--data: the data set in memory has {len(images)} columns of images among "
+            f"{', '.join(data.column_names)}: select the columns to use"
+        )
+    if not len(data):
+        raise InputError("--data: the data set in memory is empty")
+    labels = None
+    column = next((name for name in ("label", "labels") if name in data.features), None)
+    if column is not None:
+        names = getattr(data.features[column], "names", None)
+        values = data[column][:]
+        if names is None:
+            labels = _labels(values, len(data))
+        else:
+            labels = [names[k] if k is not None and k >= 0 else "" for k in values]
+    return _images(lambda row: data[row][images[0]], len(data), labels)
 
 
 def _labels(y: Any, rows: int) -> list[str]:

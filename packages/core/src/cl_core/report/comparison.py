@@ -72,7 +72,9 @@ def compare(program: Program, config: CompareConfig) -> Outcome:
             if spreads is not None:
                 page.figure(spreads, _SPREADS)
         if any(histories.values()):
-            page.section("Training").figure(overlaid_curves(histories), _CURVES)
+            page.section("Training").figure(
+                overlaid_curves({_short(n): h for n, h in histories.items()}), _CURVES
+            )
         differing = _differing({name: run.config for name, run in named.items()})
         if differing:
             page.section("Options that differ").table(differing)
@@ -107,6 +109,11 @@ def _differing(options: Mapping[str, Mapping[str, Any]]) -> list[dict[str, objec
     return rows
 
 
+def _short(name: str, most: int = 22) -> str:
+    """A name that leaves room for the figure beside it; its end, which tells runs apart."""
+    return name if len(name) <= most else f"...{name[3 - most :]}"
+
+
 def _spreads(metrics: Mapping[str, Mapping[str, float | None]], most: int = 12) -> Figure | None:
     """A panel a figure that has a spread, a point a run; the first ``most`` of them."""
     found = dict.fromkeys(
@@ -134,7 +141,7 @@ def _spreads(metrics: Mapping[str, Mapping[str, float | None]], most: int = 12) 
             panel.errorbar(
                 [value], [place], xerr=[[left], [right]], marker="o", capsize=3, label=run
             )
-        panel.set_yticks(range(len(metrics)), list(metrics))
+        panel.set_yticks(range(len(metrics)), [_short(run) for run in metrics])
         panel.set_ylim(len(metrics) - 0.5, -0.5)
         panel.set_xlabel(name.replace("_", " "), fontsize=9)
         panel.grid(visible=False, axis="y")

@@ -1,20 +1,15 @@
-"""Figures that every package draws alike: training curves, embeddings on a plane, score tables.
+"""Figures that every package draws alike: training curves and score tables.
 
 Matplotlib figures come from :func:`new_figure`, whose black ink :class:`cl_core.report.Report`
 turns into the page's text colour, so that they read on light and dark pages alike. Importing this
-module imports neither matplotlib nor plotly.
+module does not import matplotlib.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from cl_core.evaluation.labels import Array, as_array, is_labelled
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +23,6 @@ __all__ = [
     "metric_table",
     "new_figure",
     "overlaid_curves",
-    "scatter_2d",
     "training_curves",
 ]
 
@@ -46,7 +40,6 @@ PALETTE = (
     "#8a6a57",
     "#7f8c99",
 )
-_SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up")
 _GREY = "#8b93a1"
 
 #: What a table shows where there is no value.
@@ -199,75 +192,6 @@ def axis_title(quantity: str) -> str:
     return " ".join(words)
 
 
-def scatter_2d(
-    points: Array,
-    labels: Array | None = None,
-    names: Sequence[str] | None = None,
-    hover_ids: Sequence[object] | None = None,
-) -> Any:
-    """Draw points on a plane, coloured by class, with an identity under the pointer.
-
-    Args:
-        points: ``(n, 2)``, for example from :func:`cl_core.evaluation.project_2d`.
-        labels: ``(n,)`` classes; rows labelled -1 or NaN are drawn grey, behind the others.
-        names: Name of class ``i`` at place ``i``, for integer labels; the label itself by default.
-        hover_ids: What to show for each point, row numbers by default.
-
-    Returns:
-        A plotly figure; clicking a class in the legend hides it.
-
-    Raises:
-        ValueError: If the lengths differ.
-    """
-    from plotly import graph_objects as go
-
-    xy = as_array(points).astype(np.float32)
-    if xy.ndim != 2 or xy.shape[1] != 2:
-        raise ValueError(f"need points on a plane (n, 2), got {xy.shape}")
-    classes = np.zeros(len(xy), dtype=int) if labels is None else as_array(labels)
-    ids = [str(i) for i in (range(len(xy)) if hover_ids is None else hover_ids)]
-    if len(classes) != len(xy) or len(ids) != len(xy):
-        raise ValueError(
-            f"need one label and one id a point, got {len(xy)} points, {len(classes)} labels, "
-            f"{len(ids)} ids"
-        )
-    labelled = is_labelled(classes)
-    figure = go.Figure()
-    size = 7 if len(xy) < 1000 else 5 if len(xy) < 6000 else 3
-    trace = go.Scatter if len(xy) < 6000 else go.Scattergl  # WebGL only where vectors are slow
-
-    def add(rows: np.ndarray, name: str, colour: str, symbol: str) -> None:
-        figure.add_trace(
-            trace(
-                x=xy[rows, 0],
-                y=xy[rows, 1],
-                mode="markers",
-                name=html.escape(name),
-                text=[html.escape(ids[row]) for row in rows],
-                hovertemplate="%{text}<extra>" + html.escape(name) + "</extra>",
-                marker={"size": size, "color": colour, "symbol": symbol, "opacity": 0.8},
-            )
-        )
-
-    if not labelled.all():
-        add(np.flatnonzero(~labelled), "unlabelled", _GREY, "circle")
-    for place, label in enumerate(np.unique(classes[labelled])):
-        colour = PALETTE[place % len(PALETTE)]
-        symbol = _SYMBOLS[place // len(PALETTE) % len(_SYMBOLS)]
-        rows = np.flatnonzero(labelled & (classes == label))
-        add(rows, _class_name(label, names), colour, symbol)
-    plain = {"showticklabels": False, "zeroline": False, "title": None}
-    figure.update_layout(
-        xaxis=plain,
-        yaxis={**plain, "scaleanchor": "x"},
-        margin={"l": 8, "r": 8, "t": 36, "b": 8},  # the tool bar has the top
-        height=560,
-        legend={"itemsizing": "constant", "orientation": "h", "x": 0, "y": -0.02, "yanchor": "top"},
-        showlegend=labels is not None,
-    )
-    return figure
-
-
 def metric_table(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     """Format scores for :meth:`cl_core.report.Report.table`.
 
@@ -327,12 +251,6 @@ def _cell(row: Mapping[str, object], name: str) -> str:
     if isinstance(low, float) and isinstance(high, float):
         return f"{text} ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
     return text + (f" ± {scale * spread:.{digits}f}" if isinstance(spread, float) else "")
-
-
-def _class_name(label: object, names: Sequence[str] | None) -> str:
-    if names is not None and isinstance(label, np.integer) and 0 <= int(label) < len(names):
-        return names[int(label)]
-    return str(label)
 
 
 def _number(value: object) -> float | None:

@@ -1,15 +1,11 @@
 """One self-contained HTML page for a run: text, tables, pictures; opens without a network.
 
-The page carries its style, its figures and, once, the plotly library if a figure needs it (about
-4.5 MB). A content security policy in it forbids every request. What the caller hands over is
-escaped, so a class named ``<script>`` is a name.
+The page carries its style and its figures. A content security policy in it forbids every request.
+What the caller hands over is escaped, so a class named ``<script>`` is a name.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,6 +17,7 @@ from urllib.parse import quote
 from cl_core._version import __version__
 from cl_core.commands.options import flat_options
 from cl_core.report.figures import MISSING
+from cl_core.report.panels import figure_pictures
 from cl_core.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Report"]
-
-# A vector figure with more text than this (many points) is smaller and faster as a picture.
-_SVG_LIMIT = 1_500_000
 
 # A column of these is set flush right: numbers with a spread, a unit of per cent or neither.
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?± ?[\d.]+)?( ?%)?|nan|-?inf")
@@ -55,7 +49,6 @@ class Report:
         self.subtitle = subtitle
         self._sections: list[dict[str, Any]] = []
         self._figures = 0
-        self._interactive = False
         self._scripted = False
 
     def section(self, title: str) -> Report:
@@ -108,31 +101,16 @@ class Report:
     def figure(self, figure: Figure, caption: str = "") -> Report:
         """Add a matplotlib figure.
 
-        It becomes vector graphics with black ink in the page's text colour; one with very many
-        elements becomes a picture on white.
+        It becomes vector graphics with black ink in the page's text colour, its panels beside each
+        other as far as there is room; one with very many elements becomes a picture on white.
 
         Args:
             figure: Left unchanged; close it yourself if pyplot made it.
             caption: A sentence below it; also its description for screen readers.
         """
         self._figures += 1
-        svg = _svg(figure, f"figure{self._figures}")
-        png = _png(figure) if len(svg) > _SVG_LIMIT else ""
-        return self._add("figure", svg="" if png else svg, png=png, caption=caption)
-
-    def plotly(self, figure: Any, caption: str = "") -> Report:
-        """Add an interactive plotly figure.
-
-        Args:
-            figure: A plotly figure. Its texts may hold plotly's own markup: escape user strings
-                in it (:func:`cl_core.report.figures.scatter_2d` does).
-            caption: A sentence below it.
-        """
-        self._interactive = True
-        self._figures += 1
-        height = figure.layout.height or 450
-        data = _script_safe(figure.to_json())
-        return self._add("plotly", data=data, number=self._figures, height=height, caption=caption)
+        pictures = figure_pictures(figure, f"figure{self._figures}")
+        return self._add("figure", pictures=pictures, caption=caption)
 
     def block(self, block: Markup, caption: str = "") -> Report:
         """Add HTML made elsewhere, such as a contact sheet or an explorer.
@@ -154,11 +132,6 @@ class Report:
         """The page as text."""
         from jinja2 import Environment
 
-        plotly_js = ""
-        if self._interactive:
-            from plotly.offline import get_plotlyjs
-
-            plotly_js = get_plotlyjs().replace("</script", "<\\/script")
         source = files("cl_core").joinpath("templates/report.html.j2").read_text("utf-8")
         template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
             source
@@ -168,7 +141,6 @@ class Report:
             subtitle=self.subtitle,
             sections=self._sections,
             contents=[section for section in self._sections if section["title"]],
-            plotly_js=plotly_js,
             scripted=self._scripted,
             version=__version__,
             written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
@@ -205,36 +177,3 @@ def _shown(value: object) -> str:
 
 def _is_numeric(text: str) -> bool:
     return text == MISSING or _NUMBER.fullmatch(text) is not None
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element that can stand beside others in one page."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Matplotlib numbers its identifiers from one in every figure.
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return svg.replace("#000000", "currentColor")
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _script_safe(text: str) -> str:
-    """JSON that cannot end the script element it stands in."""
-    json.loads(text)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

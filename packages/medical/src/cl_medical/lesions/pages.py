@@ -12,7 +12,8 @@ from cl_core.evaluation.projection import project_2d
 from cl_core.images import ImageTable
 from cl_core.report import Report
 from cl_core.report.explorer.contact_sheet import contact_sheet
-from cl_core.report.figures import scatter_2d, training_curves
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import training_curves
 from cl_core.runs import Run
 from cl_medical.lesions.data import Lesions, class_table
 from cl_medical.lesions.figures import confusion_figure, curves_figure, reliability_figure
@@ -244,7 +245,7 @@ def _add_plane(page: Report, found: Evaluation, classes: Sequence[str]) -> None:
         return
     rows = torch.randperm(len(h), generator=torch.Generator().manual_seed(0))[:POINTS]
     ids = found.table.column(ID)
-    page.section("Representation").plotly(
+    page.section("Representation").block(
         scatter_2d(
             project_2d(h[rows]),
             torch.from_numpy(found.table.labels)[rows],

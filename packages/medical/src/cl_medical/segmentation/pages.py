@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cl_core.report import Report
-from cl_core.report.figures import MISSING, scatter_2d, training_curves
+from cl_core.report.explorer.plane import scatter_2d
+from cl_core.report.figures import MISSING, training_curves
 from cl_core.runs import Run, write_atomic
 from cl_medical.segmentation.embedding import DomainPoints
 from cl_medical.segmentation.overlays import Picture, draw_overlays, picked
@@ -227,7 +228,7 @@ def _embedding(page: Report, points: DomainPoints | None, names: Sequence[str]) 
     plane: Any = project_2d(points.points)
     silhouette = points.silhouette()
     told = "" if math.isnan(silhouette) else f" Silhouette of the domains {silhouette:.2f}."
-    page.section("Embedding").plotly(
+    page.section("Embedding").block(
         scatter_2d(plane, points.domains, list(names), list(points.cases)),
         f"Patches in the shared representation at the bottleneck, by domain (PCA).{told}",
     )

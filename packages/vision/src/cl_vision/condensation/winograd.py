@@ -11,7 +11,8 @@ $$Y = A^\top \bigl[ (G g G^\top) \odot (B^\top d B) \bigr] A,$$
 
 with 36 products in place of 144: a sum over channels of elementwise products is 36 small matrix
 products. Both gradients are the adjoints of the same three linear maps, so they cost as little. The
-result is the convolution itself, up to rounding (about 3e-6 of its size in float32).
+result is the convolution itself, up to rounding (about 3e-6 of its size in float32; a gradient may
+differ by 1e-3, where a unit within that of the ReLU's kink falls on its other side).
 
 *Instance norm, ReLU, average pooling* as one: the gradient of the pool is never written out, and
 the gradient of the norm, an order of magnitude slower than its forward pass for images laid out

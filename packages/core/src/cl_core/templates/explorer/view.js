@@ -44,6 +44,7 @@ function blend(mark, at, share) {
 function redraw() { if (!frame) frame = requestAnimationFrame(draw); }
 function draw(now) {
   frame = 0;
+  if (!(fitted > 0)) return;  // not laid out yet: the stage will tell its size
   if (flight) fly(now);
   const ratio = devicePixelRatio || 1;
   const base = n < 400 ? 5.5 : n < 3000 ? 4.5 : n < 8000 ? 3.5 : 2.8;
