@@ -28,7 +28,6 @@ from typing import Any, get_origin
 
 from cl_core.commands.manual import command_help, program_help
 from cl_core.commands.own import OWN_COMMANDS, Program
-from cl_core.commands.recipes import verb_of
 from cl_core.commands.terminal import be_quiet, is_quiet, printable, say
 from cl_core.commands.vocabulary import (
     Command,
@@ -212,9 +211,7 @@ def _require_place(config: Any) -> None:
     given = {option.name: option for option in options_of(kind)}
     if "out" not in given or "overwrite" not in given or given["overwrite"].default:
         return
-    out, run = config.out, getattr(config, "run", None)
-    if out is None and isinstance(run, Path):
-        out = run / verb_of(kind)
+    out = config.out  # by default it lies in a run, whose data are looked at first
     if isinstance(out, Path) and launched_rank() == 0:
         require_free(
             out.expanduser(), resume=getattr(config, "resume", False), overwrite=config.overwrite
