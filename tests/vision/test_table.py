@@ -10,6 +10,7 @@ from torch import nn
 
 import cl_vision
 from cl_core.commands.options import hints_of
+from cl_vision.cards import ImageCard
 from cl_vision.config import PretrainConfig
 from cl_vision.hyper import OptimizerHyper
 from cl_vision.methods.table import METHODS
@@ -46,3 +47,20 @@ def test_a_method_is_chosen_in_the_table_alone():
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Compare) and ast.unparse(node.left).endswith(".method"):
                 pytest.fail(f"{file.name}, line {node.lineno}: {ast.unparse(node)}")
+
+
+def test_a_card_without_a_projector_is_read_as_it_was_written():
+    card = ImageCard(
+        architecture="resnet-8-16",
+        in_channels=1,
+        stem="cifar",
+        image_size=None,
+        output_stride=32,
+        out_features=16,
+        mean=(0.5,),
+        std=(0.25,),
+        method="own",
+        name="Mine",
+        view_size=8,
+    )
+    assert ImageCard.of_record(card.record(), "model.json") == card

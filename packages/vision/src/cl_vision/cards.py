@@ -56,7 +56,7 @@ class ImageCard(EncoderCard):
     method: str
     name: str
     view_size: int
-    projector: ProjectorCard | None
+    projector: ProjectorCard | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
