@@ -99,8 +99,8 @@ def test_an_image_beyond_the_limit_is_refused_in_one_line_and_allowed_by_an_opti
         read_image(path)
     assert str(caught.value) == (
         f"{path}: cannot be read as an image (it holds 176890000 pixels, more than "
-        "max_pixels=100000000); if it is an honest image say max_pixels=176890000, else "
-        "on_error=skip"
+        "max_pixels=100000000); if it is an honest image make it smaller or, where that is an "
+        "option, say max_pixels=176890000, else on_error=skip"
     )
     assert MAX_PIXELS == 100_000_000
     small = png(tmp_path / "small.png", 30, 20)

@@ -103,7 +103,11 @@ def open_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> It
         if isinstance(error, Image.DecompressionBombError):
             pixels = next(iter(re.findall(r"\((\d+) pixels", str(error))), "too many")
             reason = f"it holds {pixels} pixels, more than max_pixels={max_pixels}"
-            advice = f"if it is an honest image say max_pixels={pixels}, else"
+            # Not every command that opens images has the option.
+            advice = (
+                f"if it is an honest image make it smaller or, where that is an option, say "
+                f"max_pixels={pixels}, else"
+            )
         raise UnreadableImageError(
             f"{path}: cannot be read as an image ({reason}); {advice} on_error=skip",
             path=str(path),
