@@ -243,8 +243,9 @@ def test_progress_counts_every_window_and_times_are_told(tmp_path):
 
 
 KILLED = """
-    import importlib.util
+    import importlib.util, sys
     from pathlib import Path
+    sys.path.insert(0, str(Path({file!r}).parents[1]))
     spec = importlib.util.spec_from_file_location("t", {file!r})
     t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
     network = t.predictor(t.Pointwise(5))

@@ -246,6 +246,7 @@ def test_a_raster_that_is_none_is_named(tmp_path):
 FULL = """
     import importlib.util, os, sys
     from pathlib import Path
+    sys.path.insert(0, str(Path({file!r}).parents[1]))
     spec = importlib.util.spec_from_file_location("t", {file!r})
     t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
     folder, scene = Path({folder!r}), t.open_scene({image!r})

@@ -165,8 +165,10 @@ def test_images_that_were_moved_are_found_again_or_missed_in_a_line(trained, tab
     run, moved = tmp_path / "far" / "away" / "run", tmp_path / "moved"
     shutil.copytree(trained, run)  # its table names images by paths that end nowhere now
     shutil.copytree(table.parent, moved)
-    argv = ["lesions", "evaluate", "--run", str(run), "--resamples", "5"]
+    out = tmp_path / "found"
+    argv = ["lesions", "evaluate", "--run", str(run), "--resamples", "5", "--out", str(out)]
     assert main(argv) == 2
+    assert not out.exists()
     assert main([*argv, "--root", str(moved)]) == 0
 
 

@@ -56,8 +56,8 @@ def refused(capsys, argv) -> str:
     ("options", "told"),
     [
         ({"ipc": 0}, "ipc must be at least 1, got 0"),
-        ({"method": "D"}, "Got value: D"),
-        ({"method": "dsad"}, "Got value: dsad"),
+        ({"method": "D"}, "got 'D': did you mean dc or dsa or dcc?"),
+        ({"method": "dsad"}, "got 'dsad': did you mean dsa or dsac?"),
         ({"outer_warmup": 2}, "outer_warmup must be at most outer_loop, 1, got 2"),
         ({"inner_warmup": 2}, "inner_warmup must be at most inner_loop, 1, got 2"),
         ({"depth": 4}, "8 x 8 pixels do not allow"),
@@ -159,7 +159,7 @@ def test_a_set_is_assessed_on_images_like_its_own_only(tmp_path, capsys):
         (["--memories", "[]"], "memories must name at least one"),
         (["--memories", "[random, random]"], "each once"),
         (["--depth", "4"], "8 x 8 pixels do not allow"),
-        (["--protocol", "both"], "Got value: both"),
+        (["--protocol", "both"], "got 'both'"),
     ],
 )
 def test_continual_learning_is_refused_before_it_starts(tmp_path, capsys, options, told):
