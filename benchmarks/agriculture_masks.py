@@ -73,7 +73,7 @@ def main() -> None:
         "|---|---|---|",
     ]
     lines += [f"| {name} | {1000 * t:.1f} | {1 / t:.0f} |" for name, t in rows]
-    lines += ["", f"Asked: 60 images/s. Measured from file to PNG: {1 / rows[-1][1]:.0f}."]
+    lines += ["", f"Goal: 60 images/s. Measured from file to PNG: {1 / rows[-1][1]:.0f}."]
     options.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

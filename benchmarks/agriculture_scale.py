@@ -67,7 +67,7 @@ def groups(options: Any, folder: Path) -> list[str]:
     return [
         f"`cluster`: {options.n:,} x 128 vectors, 16 components, BIC over {len(COUNTS)} counts "
         f"({COUNTS[0]} to {COUNTS[-1]}, full covariances, {options.starts} starts): "
-        f"{cpu:.0f} CPU s, peak memory {memory:.2f} GB (asked: 4 GB), {found['clusters']:.0f} "
+        f"{cpu:.0f} CPU s, peak memory {memory:.2f} GB (goal: 4 GB), {found['clusters']:.0f} "
         "groups chosen of the 12 drawn.",
         f"`explore` of it, without pictures: {explored:.0f} CPU s, peak memory of both "
         f"{peak:.2f} GB, page {size:.0f} MB.",
@@ -149,7 +149,7 @@ def page(options: Any, folder: Path) -> list[str]:
     return [
         f"Page of {options.n:,} points, {options.pictures:,} of them with a thumbnail: "
         f"{size:.0f} MB, written in {written:.0f} CPU s, open after {opened:.1f} s. Longest task "
-        f"of the page (asked: 2 s): {told_all}.",
+        f"of the page (goal: 2 s): {told_all}.",
     ]
 
 

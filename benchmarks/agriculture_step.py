@@ -70,7 +70,7 @@ def main() -> None:
         f"torch {torch.__version__.split('+')[0]}, {platform.machine()}, one thread of two shared "
         "cores, CPU seconds, the fastest round; `python benchmarks/agriculture_step.py`",
         "",
-        "| network | pixels | batch | with masks | without | ratio (asked: 1.1) |",
+        "| network | pixels | batch | with masks | without | ratio (goal: 1.1) |",
         "|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:

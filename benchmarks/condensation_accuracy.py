@@ -48,7 +48,7 @@ FULL = {"networks": 3, "sets": 3, "epochs": 300, "augmented_epochs": 1000}
 SHORT = {"networks": 2, "sets": 3, "epochs": 300, "augmented_epochs": 300}
 BUDGET: dict[tuple[str, int], dict[str, Any]] = {("digits", 1): FULL}  # SHORT for the others
 LINES = {
-    "digits": "Asked of DC and DCC: random + 12 points; of DSAC: random + 10, both augmented.",
+    "digits": "Goals: of DC and DCC random + 12 points; of DSAC: random + 10, both augmented.",
     "cifar10": "The settings were fixed before any of these accuracies was seen.",
 }
 

@@ -130,8 +130,8 @@ def page(found: dict[str, float], seconds: float) -> str:
     gains = [mean(alone, hard) - mean(name, hard) for name in ("DC", "random")]
     lines += [
         "",
-        f"At A = 10, B = 2, DCC without warm-up: {gains[0]:+.1f} points beyond DC (asked: 25) and",
-        f"{gains[1]:+.1f} beyond random digits (asked: 20). With A > 0, DC is below random",
+        f"At A = 10, B = 2, DCC without warm-up: {gains[0]:+.1f} points beyond DC (goal: 25) and",
+        f"{gains[1]:+.1f} beyond random digits (goal: 20). With A > 0, DC is below random",
         f"digits in {sum(below)} of {len(below)} runs.",
         "",
     ]
